@@ -733,7 +733,7 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__warm)
-            opts="-h --model --dimensions --namespace --text --chunk --overlap --batch --concurrency --batch-api --state --yes --poll --retry-failed --keep-files --batch-requests --batch-tokens --batch-model --path --quiet --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
+            opts="-h --model --dimensions --namespace --batch --concurrency --quiet --text --chunk --overlap --batch-api --state --yes --poll --retry-failed --keep-files --batch-requests --batch-tokens --batch-model --path --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
@@ -751,19 +751,19 @@ _vecho() {
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
-                --chunk)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
-                --overlap)
-                    COMPREPLY=($(compgen -f "${cur}"))
-                    return 0
-                    ;;
                 --batch)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
                 --concurrency)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --chunk)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --overlap)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;

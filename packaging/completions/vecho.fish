@@ -130,10 +130,10 @@ complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -s h -l help -
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l model -d 'Model of the requests' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l dimensions -d 'Dimensions of the vectors; by default those of the model' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l namespace -d 'Namespace of the cache, as in the header x-vecho-namespace' -r
-complete -c vecho -n "__fish_vecho_using_subcommand warm" -l chunk -d 'Read each file as one document, divided into chunks of this number of tokens (`cl100k_base`)' -r
-complete -c vecho -n "__fish_vecho_using_subcommand warm" -l overlap -d 'Tokens that a chunk shares with the chunk before it' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l batch -d 'Maximum number of inputs per request' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l concurrency -d 'Maximum number of requests in flight' -r
+complete -c vecho -n "__fish_vecho_using_subcommand warm" -l chunk -d 'Read each file as one document, divided into chunks of this number of tokens (`cl100k_base`)' -r
+complete -c vecho -n "__fish_vecho_using_subcommand warm" -l overlap -d 'Tokens that a chunk shares with the chunk before it' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l state -d 'File with the state of the job; by default FILE.batch-state' -r -F
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l poll -d 'Time between two requests for the state of a batch' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l batch-requests -d 'Maximum number of requests per batch' -r
@@ -148,12 +148,12 @@ complete -c vecho -n "__fish_vecho_using_subcommand warm" -l workers -d 'Number 
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l log-level -d 'Log level (error, warn, info, debug, trace, off) or filter, such as "info,vecho::upstream=debug" [default: info]' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l log-format -d 'Format of log lines: text, or json with one object per line [default: text]' -r
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l set -d 'Value of any configuration key; may be repeated' -r
+complete -c vecho -n "__fish_vecho_using_subcommand warm" -l quiet -d 'Hide the progress display'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l text -d 'Read each line as plain text, also if it looks like JSON'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l batch-api -d 'Send what is not cached through the Batch API of the upstream, at half the price and within a day'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l yes -d 'Send without asking'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l retry-failed -d 'Send inputs again that failed in an earlier job of this state file'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l keep-files -d 'Keep the uploaded files at the service'
-complete -c vecho -n "__fish_vecho_using_subcommand warm" -l quiet -d 'Hide the progress display'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -s h -l help -d 'Print help'
 complete -c vecho -n "__fish_vecho_using_subcommand find-mocks" -l config -d 'Configuration file (TOML)' -r -F
 complete -c vecho -n "__fish_vecho_using_subcommand find-mocks" -l listen -d 'Address of the public port, which applications call [default: 127.0.0.1:7861]' -r

@@ -17,7 +17,7 @@ use crate::config::{ConfigSource, Flag, KEYS};
 #[derive(Parser)]
 #[command(name = "vecho", version, about)]
 struct Arguments {
-    #[command(flatten)]
+    #[command(flatten, next_help_heading = "Configuration")]
     settings: Settings,
     #[command(subcommand)]
     command: Option<Command>,

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::client::{Client, read_whole, whole};
 use super::credential::{self, Credential};
 use super::moving::{CommandError, VechoInstance, report};
-use super::progress::{ProgressDisplay, grouped};
+use super::progress::{ProgressDisplay, counted, grouped};
 use crate::app::{BatchCounts, BatchFiles, BatchSample, KeySettings, OfflineCache};
 use crate::config::{Config, Scope};
 
@@ -55,9 +55,10 @@ pub(super) async fn import(
     let imported = progress.alongside(instance.import(records)).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
-    let [vectors, errors, unusable_shown] = [vectors, errors, unusable].map(grouped);
+    let (vectors, errors) = (counted(vectors, "vector"), counted(errors, "line"));
+    let unusable_shown = grouped(unusable);
     progress.end(&format!(
-        "the output held {vectors} vectors, {errors} lines with errors, and {unusable_shown} that cannot be used; what is \
+        "the output held {vectors}, {errors} with errors, and {unusable_shown} that cannot be used; what is \
          kept is {whose}"
     ));
     reported.and(if unusable == 0 { Ok(()) } else { Err("some lines cannot be used".to_owned()) })

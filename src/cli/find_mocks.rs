@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::moving::STANDARD;
 use super::output::{FAILED, FAULTY, OK, Output, print};
+use super::progress::{counted, grouped};
 use crate::process::lines::NumberedLines;
 use crate::vector::{COMPONENT_BYTES, WATERMARK_COMPONENTS, is_marked};
 
@@ -37,7 +38,8 @@ struct Findings {
     without: u64,
 }
 
-/// Prints each line with a mock. Returns 0 if there is none, 1 if there is one, and 64 if a file cannot be read.
+/// Prints the place of each line with a mock. Returns 0 if there is none, 1 if there is one, and 64 if a file cannot be
+/// read or all files are without vectors.
 pub(super) fn find_mocks(options: &FindMocksOptions, output: &mut Output<'_>) -> u8 {
     let mut findings = Findings::default();
     for path in &options.files {
@@ -47,16 +49,33 @@ pub(super) fn find_mocks(options: &FindMocksOptions, output: &mut Output<'_>) ->
             return FAULTY;
         }
     }
-    let Findings { vectors, mocks, faulty, without } = findings;
-    print(output.err, &format!("{mocks} of {vectors} vectors are mocks"));
+    report(&findings, output.err)
+}
+
+/// Prints the numbers, and returns the exit status.
+fn report(findings: &Findings, err: &mut dyn Write) -> u8 {
+    let Findings { vectors, mocks, faulty, without } = *findings;
+    if vectors > 0 {
+        let are = if mocks == 1 { "is a mock" } else { "are mocks" };
+        print(err, &format!("{} of {} {are}", grouped(mocks), counted(vectors, "vector")));
+    }
     if faulty > 0 {
-        print(output.err, &format!("warning: {faulty} lines are not JSON and were not searched"));
+        print(err, &format!("warning: {} without valid JSON, not searched", counted(faulty, "line")));
     }
     if without > 0 {
-        let message = format!("warning: {without} lines have no vector of at least {WATERMARK_COMPONENTS} components");
-        print(output.err, &message);
+        let lines = counted(without, "line");
+        print(err, &format!("warning: {lines} without a vector of at least {WATERMARK_COMPONENTS} components"));
     }
-    if mocks > 0 { FAILED } else { OK }
+    match (vectors, mocks) {
+        // A file in another format must not pass for one without mocks.
+        (0, _) => {
+            let cause = "vecho: no vector was found; the files need one JSON object or array per line";
+            print(err, cause);
+            FAULTY
+        }
+        (_, 0) => OK,
+        _ => FAILED,
+    }
 }
 
 fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 
 use super::client::{Cause, Client, REQUEST_TIMEOUT, read_whole, whole};
-use super::progress::{ProgressDisplay, grouped};
+use super::progress::{ProgressDisplay, counted, grouped};
 use crate::admin::{EXPORT_PATH, IMPORT_PATH};
 use crate::app::{OfflineCache, OfflineError};
 use crate::cache::export::{Ending, ExportItem, ExportReader};
@@ -129,7 +129,7 @@ pub(super) async fn export(config: &Config, file: &Path, quiet: bool, out: &mut 
     } else {
         progress.alongside(export_to(file, pieces, &progress)).await?
     };
-    progress.end(&format!("exported {} records to {}", grouped(records), file.display()));
+    progress.end(&format!("exported {} to {}", counted(records, "record"), file.display()));
     Ok(())
 }
 
@@ -229,20 +229,20 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
 pub(super) fn report(imported: &Imported, progress: &ProgressDisplay) -> Result<(), CommandError> {
     let Imported { imported, known, expired, purged, lossy, damaged, unwritten, whole } = *imported;
     let skipped = known + expired + purged + lossy;
-    let [imported, skipped, known, expired, purged, damaged] =
-        [imported, skipped, known, expired, purged, damaged].map(grouped);
+    let imported = counted(imported, "record");
+    let [skipped, known, expired, purged, damaged] = [skipped, known, expired, purged, damaged].map(grouped);
     progress.end(&format!(
-        "imported {imported} records, skipped {skipped} ({known} already there, {expired} expired, {purged} purged \
+        "imported {imported}, skipped {skipped} ({known} already there, {expired} expired, {purged} purged \
          meanwhile), {damaged} damaged"
     ));
     if lossy > 0 {
         let lossy = grouped(lossy);
-        progress.say(&format!("skipped were also {lossy} that have lost more than cache.codec lets go"));
+        progress.say(&format!("also skipped: {lossy} with less precision than cache.codec allows"));
     }
     match (whole, unwritten) {
         (false, _) => Err("the file is truncated or damaged; only its intact records were imported".to_owned()),
         (true, 0) => Ok(()),
-        (true, _) => Err(format!("a tier below memory is down or slow, and left out {} records", grouped(unwritten))),
+        (true, _) => Err(format!("a tier below memory is down or slow, and left out {}", counted(unwritten, "record"))),
     }
 }
 

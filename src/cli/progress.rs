@@ -207,6 +207,16 @@ pub(super) fn grouped(number: u64) -> String {
     grouped
 }
 
+/// Formats a number with the verb that follows it.
+pub(super) fn were(number: u64) -> String {
+    format!("{} {}", grouped(number), verb(number))
+}
+
+/// Returns the verb of a number of things.
+pub(super) fn verb(number: u64) -> &'static str {
+    if number == 1 { "was" } else { "were" }
+}
+
 /// Formats a number with its noun.
 pub(super) fn counted(number: u64, noun: &str) -> String {
     let end = if number == 1 { "" } else { "s" };

@@ -5,6 +5,8 @@ import os
 import re
 import tempfile
 import tomllib
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import yaml
@@ -78,6 +80,26 @@ def vecho_runs_with_the_variables_of_the_service():
     assert int(vecho["stop_grace_period"].removesuffix("s")) > grace
     limit = int(vecho["mem_limit"].removesuffix("m"))
     assert limit * 4 // 5 >= int(re.search(r"limit_mb = (\d+)", shown)[1])
+
+
+def the_dashboard_opens_with_the_token_of_the_guide():
+    """Through a published port no peer is loopback, so only the token of the service opens the figures."""
+    (token,) = re.findall(r"enter the token `(\w+)`", (ROOT / "docs/guides/compose.md").read_text())
+    settings = variables() | {"VECHO_LISTEN": "127.0.0.1:0", "VECHO_ADMIN_LISTEN": "127.0.0.1:0", "VECHO_UPSTREAM_URL": "mock:"}
+    with tempfile.TemporaryDirectory() as folder:
+        settings["VECHO_DISK_PATH"] = f"{folder}/cache"
+        with started([BINARY], settings) as (_, _, admin):
+            assert [asked(admin, sent) for sent in (token, "another")] == [200, 403]
+
+
+def asked(admin, token):
+    """Returns the status of the dashboard's data."""
+    request = urllib.request.Request(f"http://{admin}/api/dashboard", headers={"x-vecho-admin-token": token})
+    try:
+        with urllib.request.urlopen(request, timeout=5) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 def promtool_accepts_the_configuration():

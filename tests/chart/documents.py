@@ -5,9 +5,11 @@ import runpy
 import sys
 import tomllib
 
+import helm_python as helm
 import yaml
 
-from common import CHART, ROOT, containers, main, manifests, pods, run
+from common import CHART, ROOT, containers, main, manifests, one, pods, run
+from guides import commands, merge
 
 
 def schema_and_table_are_current():
@@ -17,6 +19,22 @@ def schema_and_table_are_current():
 def the_readme_of_the_chart_links_to_files_that_exist():
     for link in re.findall(r"\]\(([^)#:]+)\)", (CHART / "README.md").read_text()):
         assert (CHART / link).exists(), link
+
+
+def the_commands_of_the_chart_s_readme_are_accepted():
+    """Renders the chart with the values of each command. An upgrade keeps the values of the installation before it."""
+    rendered, values = [], {}
+    for line in commands(CHART / "README.md"):
+        if line[0] != "helm" or "charts/vecho" not in line:
+            continue
+        values = values if line[1] == "upgrade" else {}
+        assert line[1] == "install" or "--reset-then-reuse-values" in line, line
+        for option, value in zip(line, line[1:]):
+            if option == "--set":
+                merge(values, helm.parse_set_string(value))
+        rendered.append(manifests(values))
+    assert len(rendered) == 3
+    assert "Pods" in {metric["type"] for metric in one(rendered[2], "HorizontalPodAutoscaler")["spec"]["metrics"]}
 
 
 def the_keys_of_runbook_and_readme_are_keys():

@@ -136,6 +136,7 @@ checks! {
     documents {
         schema_and_table_are_current
         the_readme_of_the_chart_links_to_files_that_exist
+        the_commands_of_the_chart_s_readme_are_accepted
         the_keys_of_runbook_and_readme_are_keys
         the_chart_runs_the_image_that_is_built
         the_metadata_of_the_chart_equals_that_of_the_program
@@ -144,6 +145,7 @@ checks! {
         compose_reads_the_project
         every_mounted_file_exists
         vecho_runs_with_the_variables_of_the_service
+        the_dashboard_opens_with_the_token_of_the_guide
         promtool_accepts_the_configuration
         prometheus_shows_vecho_on_the_dashboard
         grafana_finds_its_data_source_and_the_dashboard

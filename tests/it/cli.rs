@@ -222,6 +222,25 @@ fn healthcheck_has_one_timeout_for_the_whole_head() {
 }
 
 #[test]
+fn help_of_warm_groups_its_options_by_subject() {
+    let help = out(&vecho(&["warm", "--help"], &[]));
+    let group = |heading: &str| {
+        let rest =
+            help.split_once(&format!("\n{heading}:\n")).unwrap_or_else(|| panic!("{heading} is missing in {help}")).1;
+        let lines = rest.lines().take_while(|line| !line.is_empty());
+        let flags =
+            lines.filter_map(|line| line.trim().split_once("--")).map(|(_, flag)| flag.split(' ').next().unwrap());
+        flags.map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(group("Options"), ["model", "dimensions", "namespace", "batch", "concurrency", "quiet", "help"]);
+    assert_eq!(group("Input"), ["text", "chunk", "overlap"]);
+    let batch_api = "batch-api state yes poll retry-failed keep-files batch-requests batch-tokens batch-model path";
+    assert_eq!(group("Batch API (with --batch-api)").join(" "), batch_api);
+    let configuration = "config listen admin-listen upstream workers log-level log-format set";
+    assert_eq!(group("Configuration").join(" "), configuration);
+}
+
+#[test]
 fn help_describes_options_as_the_table_of_keys_does_with_their_defaults() {
     let help = out(&vecho(&["--help"], &[]));
     for (name, flag) in [

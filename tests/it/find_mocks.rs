@@ -53,19 +53,24 @@ async fn the_command_finds_each_mock_and_no_real_vector() {
     assert_eq!(text(&found.stdout), "-:7\t\"m7\"\n-:8\n-:9\n");
     assert_eq!(text(&found.stderr), "3 of 10 vectors are mocks\n");
     assert_eq!(found.status.code(), Some(1));
+    let one = find(&format!("id,vector\n{}", lines[6]), &["-"]);
+    assert_eq!(text(&one.stderr), "1 of 1 vector is a mock\nwarning: 1 line without valid JSON, not searched\n");
+    assert_eq!(one.status.code(), Some(1), "a line that cannot be searched hides no mock");
     let none = find(&lines[..6].join("\n"), &["-"]);
     assert_eq!((text(&none.stdout), none.status.code()), ("", Some(0)));
 }
 
 #[test]
-fn lines_that_cannot_be_searched_are_counted_and_files_that_cannot_be_read_are_named() {
+fn files_without_vectors_are_refused_and_files_that_cannot_be_read_are_named() {
     let found = find("{\"id\":1}\nno json\n[1,2]\n", &["-"]);
     assert_eq!(
         text(&found.stderr),
-        "0 of 0 vectors are mocks\nwarning: 1 lines are not JSON and were not searched\n\
-         warning: 2 lines have no vector of at least 64 components\n"
+        "warning: 1 line without valid JSON, not searched\n\
+         warning: 2 lines without a vector of at least 64 components\n\
+         vecho: no vector was found; the files need one JSON object or array per line\n"
     );
-    assert_eq!(found.status.code(), Some(0));
+    assert_eq!(found.status.code(), Some(64), "a CSV file must not pass for one without mocks");
+    assert_eq!(find("", &["-"]).status.code(), Some(64), "an empty file has no vectors either");
     let missing = find("", &["/nowhere/at/all"]);
     assert!(text(&missing.stderr).starts_with("vecho: /nowhere/at/all cannot be read: "));
     assert_eq!(missing.status.code(), Some(64));

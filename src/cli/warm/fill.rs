@@ -15,7 +15,7 @@ use super::temporary::{start, stop};
 use crate::cli::client::Client;
 use crate::cli::credential::{self, Credential};
 use crate::cli::moving::CommandError;
-use crate::cli::progress::{ProgressDisplay, grouped, say};
+use crate::cli::progress::{ProgressDisplay, counted, grouped, say, verb, were};
 use crate::config::Config;
 
 /// Number of faulty lines that are reported individually.
@@ -145,15 +145,17 @@ impl Done<'_> {
     fn report(self) -> Warmed {
         let WarmCounts { cached, fetched, billed } = self.counts;
         let answered = cached + fetched;
-        let [cached, fetched, failed, billed] = [cached, fetched, self.failed, billed].map(grouped);
+        let (failed, tokens) = (grouped(self.failed), counted(billed, "token"));
         self.progress.end(&format!(
-            "{cached} were cached already, {fetched} were fetched, {failed} failed; {billed} tokens were billed"
+            "{} cached already, {} fetched, {failed} failed; {tokens} {} billed",
+            were(cached),
+            were(fetched),
+            verb(billed)
         ));
         let ended = match (self.stopped, self.failed) {
             (Some(cause), _) => Err(cause),
             (None, 0) => Ok(()),
-            (None, 1) => Err("1 line failed".to_owned()),
-            (None, _) => Err(format!("{failed} lines failed")),
+            (None, failed) => Err(format!("{} failed", counted(failed, "line"))),
         };
         Warmed { answered, ended }
     }

@@ -11,8 +11,9 @@ use crate::cli::moving::CommandError;
 /// Command line options of `vecho warm`.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct WarmOptions {
-    /// Files with one input per line: a JSON string, a token array, or an object with `text` or `input`; if the first
-    /// line is not JSON or the file is named .txt, each line is plain text; - for standard input
+    /// Files with one input per line: a JSON string, a token array, or an object with `text` or `input`; files named
+    /// .json, .jsonl and .ndjson hold JSON, files named .txt plain text; in others the first line decides; - for standard
+    /// input
     #[arg(required = true, value_name = "FILE")]
     pub(super) files: Vec<PathBuf>,
     /// Model of the requests
@@ -24,19 +25,20 @@ pub struct WarmOptions {
     /// Namespace of the cache, as in the header x-vecho-namespace
     #[arg(long)]
     pub(super) namespace: Option<String>,
-    #[command(flatten)]
-    pub(super) reading: ReadingOptions,
     /// Maximum number of inputs per request
     #[arg(long, value_name = "NUMBER", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=2_048))]
     pub(super) batch: u32,
     /// Maximum number of requests in flight
     #[arg(long, value_name = "NUMBER", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) concurrency: u32,
-    #[command(flatten)]
-    pub(super) batch_api: BatchApiOptions,
     /// Hide the progress display
     #[arg(long)]
     pub(super) quiet: bool,
+    // Options after these would be under the same headings.
+    #[command(flatten, next_help_heading = "Input")]
+    pub(super) reading: ReadingOptions,
+    #[command(flatten, next_help_heading = "Batch API (with --batch-api)")]
+    pub(super) batch_api: BatchApiOptions,
 }
 
 /// Options that say how the files are read.

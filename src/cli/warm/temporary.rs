@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use crate::app::{App, Surroundings};
 use crate::cli::client::Client;
 use crate::cli::moving::CommandError;
-use crate::cli::progress::grouped;
+use crate::cli::progress::counted;
 use crate::config::Config;
 use crate::process::clock::Clock;
 
@@ -55,5 +55,5 @@ pub(super) async fn stop(own: App, config: &Config) -> Result<(), CommandError> 
     let stats = Client::of_ops_port(config).stats().await;
     let dropped: u64 = ["disk", "redis"].iter().filter_map(|tier| stats["tiers"][tier]["dropped"].as_u64()).sum();
     let lost = dropped + own.stop().await.unwritten as u64;
-    if lost == 0 { Ok(()) } else { Err(format!("{} vectors were fetched and could not be kept", grouped(lost))) }
+    if lost == 0 { Ok(()) } else { Err(format!("{} could not be kept after the fetch", counted(lost, "vector"))) }
 }

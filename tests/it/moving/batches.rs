@@ -211,10 +211,7 @@ async fn base64_of_a_batch_job_is_accepted_only_if_its_dimension_is_proven() {
     let job = (folder.write("requests.jsonl", requests.join("\n")), folder.write("output.jsonl", answers.join("\n")));
     let upstream = stub.base_url();
     let environment = [("OPENAI_API_KEY", "k"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
-    import(&vecho, &job, &environment)
-        .said("imported 1 records")
-        .said("the output held 1 vectors")
-        .said("2 that cannot");
+    import(&vecho, &job, &environment).said("imported 1 record").said("the output held 1 vector").said("2 that cannot");
     let asked = json!({"model": TINY, "input": "right", "dimensions": 8});
     assert_eq!(bits(&ask(&vecho, &asked, Some("k")).await.vectors()), bits(&[own(1)]));
 }

@@ -65,7 +65,7 @@ async fn a_truncated_import_is_completed_by_a_second_import() {
     let file = run_at(&from, &["export", "-"]).well().out;
     let cut = run_at_with(&to, &["import", "-"], &[], &file[..file.len() / 2]);
     assert_eq!(cut.status, Some(1));
-    let cut = cut.said("imported 1 records, skipped 0").said("the file is truncated or damaged");
+    let cut = cut.said("imported 1 record, skipped 0").said("the file is truncated or damaged");
     assert!(!cut.err.contains("1 damaged"), "{}", cut.err);
     run_at_with(&to, &["import", "-"], &[], &file).well().said("imported 2 records, skipped 1 (1 already there");
     run_at_with(&to, &["import", "-"], &[], &file).well().said("imported 0 records, skipped 3 (3 already there");

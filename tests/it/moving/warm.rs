@@ -205,7 +205,7 @@ async fn a_plain_text_file_is_read_line_by_line_with_a_note() {
     warmed.said("the file is read as plain text: one text a line").said("2 were fetched, 0 failed");
     is_hit(&vecho, &stub, &["First, a \"text\".", "the second"]).await;
     let damaged = warm(&vecho, &[], "{\"text\":\"a\"\n\"b\"\n");
-    damaged.said("line 1: it is not JSON").said("1 were fetched, 1 failed");
+    damaged.said("line 1: it is not JSON").said("1 was fetched, 1 failed");
 }
 
 #[tokio::test]
@@ -213,7 +213,7 @@ async fn at_most_a_hundred_invalid_lines_are_reported() {
     let stub = Stub::start();
     let vecho = Vecho::start(&stub);
     let file = format!("\"one\"\n{}", "nonsense\n".repeat(105));
-    let warmed = warm(&vecho, &[], &file).said("line 101: ").said("1 were fetched, 105 failed");
+    let warmed = warm(&vecho, &[], &file).said("line 101: ").said("1 was fetched, 105 failed");
     assert_eq!(warmed.err.matches("it is neither a text nor").count(), 100, "{}", warmed.err);
     assert_eq!(warmed.err.matches("there are more lines at fault; they are only counted").count(), 1);
 }
@@ -280,7 +280,7 @@ async fn the_name_of_a_file_or_an_option_makes_its_lines_plain_text() {
     let named = folder.write("texts.txt", "\"quoted\"\n[1,2]\n");
     run_at_with(&vecho, &["warm", "--model", TINY, &named], &[], b"").well().said("2 were fetched");
     let other = folder.write("other.jsonl", "{\"text\":\"a\"}\n");
-    run_at_with(&vecho, &["warm", "--model", TINY, "--text", &other], &[], b"").well().said("1 were fetched");
+    run_at_with(&vecho, &["warm", "--model", TINY, "--text", &other], &[], b"").well().said("1 was fetched");
     is_hit(&vecho, &stub, &["\"quoted\"", "[1,2]", "{\"text\":\"a\"}"]).await;
 }
 

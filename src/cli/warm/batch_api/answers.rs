@@ -16,6 +16,7 @@ use crate::app::{BatchFiles, OfflineCache};
 use crate::cache::transfer::Imported;
 use crate::cli::batch::{BatchCaller, open_files};
 use crate::cli::moving::{CommandError, VechoInstance};
+use crate::cli::progress::counted;
 use crate::process::lines::NumberedLines;
 
 /// Files of an ended batch.
@@ -207,12 +208,12 @@ fn checked(imported: &Imported) -> Result<Option<String>, CommandError> {
     match imported {
         Imported { whole: false, .. } => Err("the import broke off".to_owned()),
         Imported { unwritten: 1.., .. } => {
-            Err(format!("a tier below memory is down or slow, and left out {} records", imported.unwritten))
+            let records = counted(imported.unwritten, "record");
+            Err(format!("a tier below memory is down or slow, and left out {records}"))
         }
         Imported { lossy, expired, purged, .. } if lossy + expired + purged > 0 => Ok(Some(format!(
-            "the cache did not take {} vectors: they have expired, were purged, or lost more than \
-                             cache.codec lets go",
-            lossy + expired + purged
+            "the cache did not take {}: expired, purged meanwhile, or with less precision than cache.codec allows",
+            counted(lossy + expired + purged, "vector")
         ))),
         _ => Ok(None),
     }

@@ -19,7 +19,7 @@ use super::state_file::StateFile;
 use crate::cli::batch::BatchCaller;
 use crate::cli::credential::Credential;
 use crate::cli::moving::CommandError;
-use crate::cli::progress::{ProgressDisplay, counted, grouped, say};
+use crate::cli::progress::{ProgressDisplay, counted, grouped, say, verb, were};
 use crate::cli::signals::Signals;
 use crate::config::Config;
 use crate::flow::speaks_f32;
@@ -233,9 +233,12 @@ impl<'a> JobCommand<'a> {
         }
         let failed = state.failed.len() as u64 + state.unreadable;
         if !self.options.quiet {
-            let [cached, fetched, failed, billed] = [state.cached, fetched, failed, billed].map(grouped);
+            let (failed, tokens) = (grouped(failed), counted(billed, "token"));
             say(&format!(
-                "{cached} were cached already, {fetched} were fetched, {failed} failed; {billed} tokens were billed{cost}"
+                "{} cached already, {} fetched, {failed} failed; {tokens} {} billed{cost}",
+                were(state.cached),
+                were(fetched),
+                verb(billed)
             ));
         }
         let unreadable = state.unreadable;

@@ -26,7 +26,7 @@ async fn a_half_failed_batch_gives_what_succeeded_and_lists_the_rest() {
     let again = site.warm(&file, &["--yes"]).said("1 input of an earlier job failed");
     assert_eq!((again.status, site.stub.service().batches.len()), (Some(1), 1));
     site.stub.service().refusals.clear();
-    site.warm(&file, &["--yes", "--retry-failed"]).well().said("2 were cached already, 1 were fetched, 0 failed");
+    site.warm(&file, &["--yes", "--retry-failed"]).well().said("2 were cached already, 1 was fetched, 0 failed");
     site.holds(&["one", "secret long text", "three"]).await;
     site.billed_once(&["one", "secret long text", "three"]);
     site.is_clean();
@@ -41,11 +41,11 @@ async fn an_expired_batch_gives_what_was_completed_and_the_rest_can_be_sent_agai
         let site = Site::new(name);
         let file = site.file(&["one", "two", "three"]);
         site.stub.service().endings.push(ending);
-        let ended = site.warm(&file, &["--yes"]).said("1 were fetched, 2 failed");
+        let ended = site.warm(&file, &["--yes"]).said("1 was fetched, 2 failed");
         let ended = ended.said(&format!("line 2: {code}: ")).said(&format!("line 3: {code}: "));
         assert_eq!(ended.status, Some(1));
         site.holds(&["one"]).await;
-        site.warm(&file, &["--yes", "--retry-failed"]).well().said("1 were cached already, 2 were fetched");
+        site.warm(&file, &["--yes", "--retry-failed"]).well().said("1 was cached already, 2 were fetched");
         site.billed_once(&["one", "two", "three"]);
         site.holds(&["one", "two", "three"]).await;
     }
@@ -57,7 +57,7 @@ async fn a_refused_batch_lists_its_inputs_and_does_not_stop_the_others() {
     let file = site.file(&["one", "two", "three"]);
     site.stub.service().endings.push(Ending::Failed { code: "invalid_json_line", message: "This line is not JSON." });
     let ended = site.warm(&file, &["--yes", "--batch-requests", "2"]).said("batch 1 of 2: the service refuses it");
-    let ended = ended.said("line 1: invalid_json_line: This line is not JSON.").said("1 were fetched, 2 failed");
+    let ended = ended.said("line 1: invalid_json_line: This line is not JSON.").said("1 was fetched, 2 failed");
     assert_eq!(ended.status, Some(1));
     site.holds(&["three"]).await;
     assert_eq!(site.stub.count("DELETE /v1/files/"), 2, "the refused file is deleted, too");

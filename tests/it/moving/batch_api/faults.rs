@@ -21,7 +21,7 @@ async fn a_fault_of_any_request_is_passed_over_without_paying_twice() {
         for fault in &faults {
             let text = format!("{request} {fault:?}");
             site.stub.fail(request, fault.clone());
-            site.warm(&site.file(&[&text]), &["--yes"]).well().said("1 were fetched, 0 failed");
+            site.warm(&site.file(&[&text]), &["--yes"]).well().said("1 was fetched, 0 failed");
             texts.push(text);
         }
     }
@@ -41,7 +41,7 @@ async fn a_refused_key_stops_the_command_and_the_job_continues_later() {
         let ended = site.warm(&file, &["--yes"]).said("invalid_api_key").said("the same command continues from");
         assert_eq!(ended.status, Some(1), "{request}");
     }
-    site.warm(&file, &[]).well().said("continuing the job").said("1 were fetched");
+    site.warm(&file, &[]).well().said("continuing the job").said("1 was fetched");
     site.billed_once(&["one"]);
     site.is_clean();
 }
@@ -60,6 +60,6 @@ async fn an_exhausted_quota_stops_the_command_and_loses_nothing() {
     let file = site.file(&["one"]);
     site.stub.fail("POST /v1/batches", Fault::Status(429, "insufficient_quota"));
     assert_eq!(site.warm(&file, &["--yes"]).said("insufficient_quota").status, Some(1));
-    site.warm(&file, &[]).well().said("1 were fetched");
+    site.warm(&file, &[]).well().said("1 was fetched");
     assert_eq!(site.stub.service().uploads, 1);
 }

@@ -174,5 +174,5 @@ async fn vectors_belong_to_the_key_and_the_namespace_of_the_job() {
     // The stub has no embeddings, so a miss is answered with 404.
     assert_eq!(ask(&vecho, &body, Some("sk-other")).await.status, 404, "the job belongs to another key");
     let other = [&arguments[..], &["--namespace", "n"]].concat();
-    run_with(&other, &[("OPENAI_API_KEY", "sk-app")], b"").well().said("0 were cached already, 1 were fetched");
+    run_with(&other, &[("OPENAI_API_KEY", "sk-app")], b"").well().said("0 were cached already, 1 was fetched");
 }

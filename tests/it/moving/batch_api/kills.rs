@@ -118,7 +118,7 @@ async fn two_commands_never_work_on_one_job() {
     assert_eq!(first.wait().expect("it must end").code(), Some(1));
     site.stub.service().polls = 0;
     site.stub.service().batches.iter_mut().for_each(crate::harness::batch_api::StoredBatch::finish);
-    site.warm(&file, &["--yes"]).well().said("continuing the job").said("1 were fetched");
+    site.warm(&file, &["--yes"]).well().said("continuing the job").said("1 was fetched");
     site.billed_once(&["one"]);
 }
 
@@ -147,7 +147,7 @@ async fn an_unfinished_job_is_not_mixed_with_another_one() {
         let refused = site.warm(&file, &[&["--yes"][..], &other].concat()).said("holds an unfinished job with another");
         assert_eq!(refused.status, Some(1));
     }
-    site.warm(&file, &[]).well().said("1 were fetched");
+    site.warm(&file, &[]).well().said("1 was fetched");
     let state = state_of(&file);
     std::fs::write(&state, "{\"format\":").expect("the folder is writable");
     let refused = run_with(&site.arguments(&file, &["--yes"]).iter().map(String::as_str).collect::<Vec<_>>(), &[], b"");
