@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::cache::{EMBEDDINGS_PATH, warning};
 use super::reply::{self, AdminResponse, Refusal};
 use super::{AdminContext, body};
+use crate::cache::purges::TOO_MANY_FORGOTTEN;
 use crate::cache::{Forgotten, Tier};
 use crate::config::Scope;
 
@@ -48,6 +49,9 @@ fn answer(inputs: usize, scopes: usize, forgotten: &Forgotten) -> AdminResponse 
 /// Turns the reason of an explanation into an error, with the member or path that caused it.
 fn not_cacheable(refusal: &Value) -> Refusal {
     let text = |name: &str| refusal[name].as_str().map(str::to_owned);
+    if refusal["reason"] == TOO_MANY_FORGOTTEN {
+        return Refusal::TooManyForgotten;
+    }
     let subject = ["member", "path"].into_iter().find_map(text);
     Refusal::NotCacheable {
         reason: text("reason").unwrap_or_default(),

@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, Full, StreamBody};
 use serde::Serialize;
 use serde_json::json;
 
-use crate::cache::purges::MAX_FORGOTTEN;
+use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
 use crate::cache::transfer::Pieces;
 use crate::process::errors::BoxError;
 
@@ -77,7 +77,7 @@ pub(super) enum Refusal {
     )]
     TokenAsCredential,
     #[error(
-        "Too many inputs are forgotten already: {MAX_FORGOTTEN} are remembered until their entries would have expired. \
+        "Too many inputs: at most {MAX_FORGOTTEN} are forgotten, in all scopes, until their entries would have expired. \
          Purge the model instead: `DELETE /api/performance/cache?model=NAME`."
     )]
     TooManyForgotten,
@@ -117,7 +117,7 @@ impl Refusal {
             Self::TooManyStreams => "overloaded",
             Self::NotCacheable { .. } => "not_cacheable",
             Self::TokenAsCredential => "token_as_credential",
-            Self::TooManyForgotten => "too_many_forgotten",
+            Self::TooManyForgotten => TOO_MANY_FORGOTTEN,
         }
     }
 

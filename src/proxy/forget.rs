@@ -10,6 +10,7 @@ use super::Proxy;
 use super::controls::NAMESPACE;
 use super::explain::refusal;
 use crate::cache::ForgetOrder;
+use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
 use crate::config::Config;
 use crate::flow::space_key;
 
@@ -25,6 +26,10 @@ impl Proxy {
         let first = scopes.first().unwrap_or(headers);
         let described = self.described(&config, path, (first, body)).await?;
         let request = described.request(&config)?;
+        // Each key costs a hash and memory, and no more are remembered.
+        if request.inputs.len().saturating_mul(scopes.len()) > MAX_FORGOTTEN {
+            return Err(refusal(TOO_MANY_FORGOTTEN, "its inputs, times the scopes, are more than can be forgotten"));
+        }
         let mut keys = HashSet::new();
         for headers in &scopes {
             let origin = described.origin(&config, headers)?;

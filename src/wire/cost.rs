@@ -5,6 +5,9 @@ use super::{EmbedRequest, Input, MAX_INPUTS};
 /// Memory of an input while its request is read: an entry in a list that grows by doubling.
 const READ_INPUT_BYTES: usize = 96;
 
+/// Memory of a candidate: an entry in a list that grows by doubling, and one in the list of the inputs.
+const CANDIDATE_BYTES: usize = 64;
+
 /// Memory of a token while its request is read: a number in a list that grows by doubling, old and new list together.
 const READ_TOKEN_BYTES: usize = 12;
 
@@ -25,6 +28,12 @@ pub fn reading_bytes(body: &[u8]) -> usize {
     // A text with escapes is unescaped in a buffer that grows by doubling, then copied.
     let copies = if escapes == 0 { 1 } else { 3 };
     copies * body.len() + inputs * READ_INPUT_BYTES + (commas + brackets) * READ_TOKEN_BYTES
+}
+
+/// Returns an upper bound of the memory to read this similarity request, in bytes. Its candidates stay in the body.
+pub fn similar_bytes(body: &[u8]) -> usize {
+    let [commas] = counts(body, *b",");
+    (commas + 1).min(MAX_INPUTS + 1) * CANDIDATE_BYTES
 }
 
 /// Counts each of these bytes in a body. The counters of a chunk are bytes, so the compiler compares many at a time.

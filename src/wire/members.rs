@@ -11,6 +11,8 @@ use super::{Bypass, Extra};
 
 /// Maximum size of an object, or of a number that is not a small whole one.
 const MAX_BYTES: usize = 8 * 1024;
+/// Maximum number of members of an object.
+const MAX_MEMBERS: usize = 2048;
 /// Maximum nesting of an object.
 const MAX_DEPTH: usize = 16;
 
@@ -141,6 +143,9 @@ impl<'de> Visitor<'de> for MembersVisitor {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut members = Vec::new();
         while let Some(name) = map.next_key::<Name<'de>>()? {
+            if members.len() == MAX_MEMBERS {
+                return Err(de::Error::custom("too many members"));
+            }
             members.push((name, map.next_value::<&'de RawValue>().map_err(de::Error::custom)?));
         }
         Ok(members)

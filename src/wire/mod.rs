@@ -1,6 +1,7 @@
 //! The OpenAI embeddings format, without I/O: requests, answers and errors.
 
 mod bypass;
+mod candidates;
 mod coding;
 mod cost;
 mod error;
@@ -11,6 +12,7 @@ mod ranking;
 mod request;
 mod response;
 mod similar;
+mod similar_fault;
 mod space;
 pub mod tokens;
 mod unknown;
@@ -18,14 +20,15 @@ mod write;
 
 pub use bypass::{Bypass, BypassCause};
 pub use coding::{Coding, Decoding, Step, Undecodable, content_codings};
-pub use cost::reading_bytes;
+pub use cost::{reading_bytes, similar_bytes};
 pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};
 pub use inputs::MAX_INPUTS;
 pub use ranking::{RankedCandidate, rank, write_ranking, write_scores};
 pub use request::{EmbedRequest, MAX_DIMENSIONS, PathModel, read_request};
 pub use response::{AnswerFault, Base64, Expected, Members, ReadAnswer, Rendering, read_answer, read_answer_in_slices};
-pub use similar::{SimilarFault, SimilarForm, SimilarQuery, SimilarRequest};
+pub use similar::{SimilarForm, SimilarQuery, SimilarRequest};
+pub use similar_fault::SimilarFault;
 pub use space::{Encoding, Extra, Input, InputKind, MAX_INPUT_TOKENS, Space};
 pub use unknown::unknown_fields;
 pub use write::write_request;

@@ -7,14 +7,20 @@ use bytes::Bytes;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::inputs::{MAX_INPUTS, Name};
-use super::members::{read_object, syntax_fault};
+use super::MAX_DIMENSIONS;
+use super::candidates::{is_empty, is_tokens, kind_of, read_candidates};
+use super::inputs::Name;
+use super::members::read_object;
+use super::similar_fault::SimilarFault;
 use super::{Bypass, BypassCause, InputKind, PathModel};
 use crate::vector::{NotAVector, Vector};
 
 /// Model of a request in TEI's form that names none. TEI serves one model and ignores the name; this one is in its
 /// documentation.
 const TEI_MODEL: &str = "\"text-embeddings-inference\"";
+
+/// Upper bound of the text of a component of a query vector.
+const COMPONENT_TEXT_BYTES: usize = 32;
 
 /// A similarity request that is fully understood, apart from the members that are passed on.
 #[derive(Debug)]
@@ -51,48 +57,6 @@ pub enum SimilarForm {
     Ranking,
     /// TEI's: the answer is a list of scores, in the order of the request.
     Scores,
-}
-
-/// Fault of a similarity request: a message for people, and the member that it concerns.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct SimilarFault {
-    message: String,
-    /// The member.
-    pub param: Option<&'static str>,
-}
-
-impl SimilarFault {
-    /// Creates a fault.
-    pub fn new(param: Option<&'static str>, message: impl Into<String>) -> Self {
-        Self { message: message.into(), param }
-    }
-
-    fn of(param: &'static str, message: &str) -> Self {
-        Self::new(Some(param), format!("{param} {message}"))
-    }
-}
-
-/// Explains why an embeddings request of these candidates would not be cached. Such requests cannot be ranked.
-impl From<BypassCause> for SimilarFault {
-    fn from(cause: BypassCause) -> Self {
-        let member = match cause.subject() {
-            Some((_, "input")) => "An entry of query or candidates",
-            Some((_, name)) => name,
-            None => "a member",
-        };
-        let message = match cause.reason {
-            Bypass::NotJson => "The body is not a JSON object.".to_owned(),
-            Bypass::LoneSurrogate => "A text has half of a surrogate pair.".to_owned(),
-            Bypass::DuplicateKey => format!("{member} occurs twice."),
-            Bypass::UnknownField => {
-                format!("{member} may change the vectors. Remove it, or name it in cache.extra_fields.")
-            }
-            Bypass::WrongType => format!("{member} has a type or a value that is not allowed."),
-            reason => format!("The inputs cannot be embedded through the cache: {}.", reason.label()),
-        };
-        Self::new(None, message)
-    }
 }
 
 impl<'a> SimilarRequest<'a> {
@@ -211,56 +175,6 @@ impl<'a> WrittenMembers<'a> {
     }
 }
 
-/// Returns the kind of an input by its first character, or `None` if it is neither a text nor a list.
-fn kind_of(input: &str) -> Option<InputKind> {
-    match input.as_bytes().first() {
-        Some(b'"') => Some(InputKind::Text),
-        Some(b'[') => Some(InputKind::Tokens),
-        _ => None,
-    }
-}
-
-fn is_empty(input: &str) -> bool {
-    // The list may hold white space, a text may not.
-    input == "\"\"" || input.strip_prefix('[').is_some_and(|rest| rest.trim_ascii() == "]")
-}
-
-fn is_tokens(input: &str) -> bool {
-    serde_json::from_str::<Vec<u32>>(input).is_ok()
-}
-
-fn read_candidates(text: &str) -> Result<(Vec<&RawValue>, InputKind), SimilarFault> {
-    let fault = |message: &str| SimilarFault::of("candidates", message);
-    let candidates: Vec<&RawValue> = serde_json::from_str(text).map_err(|error| match syntax_fault(&error) {
-        Bypass::WrongType => fault("must be a list of texts or of token arrays."),
-        other => BypassCause::from(other).into(),
-    })?;
-    if candidates.len() > MAX_INPUTS {
-        return Err(fault(&format!("has more than {MAX_INPUTS} entries.")));
-    }
-    let first = candidates.first().ok_or_else(|| fault("is empty."))?;
-    let kind = kind_of(first.get()).ok_or_else(|| fault("must hold texts or token arrays."))?;
-    for (place, candidate) in candidates.iter().enumerate() {
-        if kind_of(candidate.get()) != Some(kind) {
-            return Err(fault(&format!("must hold entries of one kind, and entry {place} is not a {}.", one(kind))));
-        }
-        if is_empty(candidate.get()) {
-            return Err(fault(&format!("must not hold empty entries, and entry {place} is empty.")));
-        }
-        if kind == InputKind::Tokens && !is_tokens(candidate.get()) {
-            return Err(fault(&format!("must hold whole numbers in token arrays, and entry {place} does not.")));
-        }
-    }
-    Ok((candidates, kind))
-}
-
-const fn one(kind: InputKind) -> &'static str {
-    match kind {
-        InputKind::Text => "text",
-        InputKind::Tokens => "token array",
-    }
-}
-
 /// Reads a query. Whole numbers are tokens. A list with a fraction, an exponent or a minus sign is a vector.
 fn read_query(text: &str) -> Result<SimilarQuery<'_>, SimilarFault> {
     let fault = |message: &str| SimilarFault::of("query", message);
@@ -270,6 +184,9 @@ fn read_query(text: &str) -> Result<SimilarQuery<'_>, SimilarFault> {
         return Err(fault("is empty."));
     }
     if kind == InputKind::Tokens && text.contains(['.', 'e', 'E', '-']) {
+        if text.len() > MAX_DIMENSIONS as usize * COMPONENT_TEXT_BYTES {
+            return Err(fault("has too many components."));
+        }
         let components: Vec<f32> = serde_json::from_str(text).map_err(|_| wrong())?;
         let explained = |error: NotAVector| fault(&format!("is not a valid vector: {error}."));
         return Vector::from_components(&components).map(SimilarQuery::Vector).map_err(explained);

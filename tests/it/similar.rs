@@ -279,7 +279,8 @@ async fn a_request_at_teis_path_that_cannot_be_ranked_passes_through() {
     front.stub.always(Behaviour::Status { code: 404, headers: Vec::new(), body: "no such route".to_owned() });
     let prompted = json!({"inputs": {"source_sentence": "q", "sentences": ["a"]}, "parameters": {"prompt_name": "x"}});
     let plain = json!({"inputs": {"source_sentence": "q", "sentences": ["a"]}});
-    for body in [prompted.to_string(), plain.to_string(), "[1]".to_owned()] {
+    let own = json!({"model": TINY, "query": "q", "candidates": ["a"]});
+    for body in [prompted.to_string(), plain.to_string(), own.to_string(), "[1]".to_owned()] {
         let answer = front.post_to("/similarity", body.clone()).send().await;
         assert_eq!((answer.status, &answer.body[..]), (200, &b"[0.5]"[..]), "{body}");
         assert_eq!(answer.cache(), "bypass");
@@ -287,4 +288,13 @@ async fn a_request_at_teis_path_that_cannot_be_ranked_passes_through() {
         let sent = calls.last().expect("a call");
         assert_eq!((sent.route(), &sent.body[..]), ("/v1/similarity", body.as_bytes()));
     }
+}
+
+#[tokio::test]
+async fn parts_are_smaller_if_memory_is_short() {
+    let front = Front::with(&[("memory.limit_mb", "32")]).await;
+    let candidates: Vec<String> = (0..3_000).map(|number| format!("candidate {number}")).collect();
+    let body = json!({"model": "text-embedding-3-small", "query": "q", "candidates": candidates, "top_k": 3});
+    assert_eq!(ranking(&similar(&front, &body).await).len(), 3);
+    assert_eq!(front.stub.inputs_sent(), 3_001, "no input is paid for twice");
 }

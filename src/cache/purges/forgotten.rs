@@ -17,6 +17,9 @@ pub const MAX_COUNT: u64 = 1 << 48;
 /// Limit on keys that one process adds. Replicas read all counts each second, so there must not be many.
 pub const MAX_FORGOTTEN: usize = 5_000;
 
+/// Reason for refusing more of them.
+pub const TOO_MANY_FORGOTTEN: &str = "too_many_forgotten";
+
 /// Counts of forgotten keys. Each is also a time in milliseconds since the Unix epoch, after which it is dropped.
 pub type ForgottenKeys = BTreeMap<Key, u64>;
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{Method, Request, Uri, request};
+use http::{Method, Request, request};
 use hyper::body::Incoming;
 
 use super::SimilarRoute;
@@ -23,7 +23,9 @@ use crate::proxy::passthrough::ForwardContext;
 use crate::proxy::request_guard::RequestGuard;
 use crate::proxy::{Proxy, ReplyBody, traced};
 use crate::upstream::classify_path;
-use crate::wire::{BypassCause, SimilarForm, SimilarRequest, rank, reading_bytes, write_ranking, write_scores};
+use crate::wire::{
+    BypassCause, SimilarFault, SimilarForm, SimilarRequest, rank, similar_bytes, write_ranking, write_scores,
+};
 
 /// Maximum number of attempts for one request. Another attempt follows if the model changes between two parts.
 const MAX_ATTEMPTS: usize = 2;
@@ -60,14 +62,14 @@ impl Proxy {
         let (config, now_ms) = (Arc::clone(config), self.flow.clock.now_ms());
         let context = RequestContext { config, deadline, now_ms, controls, trace: guard.span.context() };
         let received = Received { context, body, encoded, key: None };
-        let ranked = self.rank(&head, &received, &route.embeddings, (&mut admission, &guard.span)).await;
+        let ranked = self.rank(&head, &received, &route, (&mut admission, &guard.span)).await;
         match ranked {
             Ok(finished) => self.admit_reply(finished, admission),
-            Err(Unranked::NoRoom) => self.overloaded(Rejection::InflightBytes),
             Err(_) if !route.is_own => {
                 let cause = BypassCause::other_path(TEI_PATH);
                 self.send_up(Miss { head, received, span: &guard.span }, cause, admission).await
             }
+            Err(Unranked::NoRoom) => self.overloaded(Rejection::InflightBytes),
             Err(Unranked::Fault(fault)) => self.replies.bad_similar(&fault),
             Err(Unranked::NoVectors(finished)) => self.admit_reply(*finished, admission),
             Err(Unranked::ModelChanged) => self
@@ -80,16 +82,20 @@ impl Proxy {
         &self,
         head: &request::Parts,
         received: &Received,
-        embeddings: &Uri,
+        route: &SimilarRoute,
         (admission, span): (&mut Admission, &Span),
     ) -> Result<Finished, Unranked> {
-        if !admission.reserve(reading_bytes(&received.body) + head_bytes(&head.headers)) {
+        if !admission.reserve(similar_bytes(&received.body) + head_bytes(&head.headers)) {
             return Err(Unranked::NoRoom);
         }
         let context = &received.context;
         let origin =
-            read_origin(&context.config, embeddings, &head.headers).map_err(|error| self.refuse_path(error))?;
-        let request = SimilarRequest::read(&received.body, path_model(classify_path(embeddings.path())))?;
+            read_origin(&context.config, &route.embeddings, &head.headers).map_err(|error| self.refuse_path(error))?;
+        let request = SimilarRequest::read(&received.body, path_model(classify_path(route.embeddings.path())))?;
+        if !route.is_own && request.form == SimilarForm::Ranking {
+            // A service behind vecho may know another kind of request at this path.
+            return Err(SimilarFault::new(None, "The body is not in TEI's form.").into());
+        }
         let similar = Similar { request, context, origin, span };
         for _ in 1..MAX_ATTEMPTS {
             match self.score(&similar, admission).await {

@@ -21,6 +21,22 @@ use crate::wire::{Bypass, SimilarFault, SimilarQuery, SimilarRequest, read_reque
 /// allows in a request.
 const PART_INPUTS: usize = 1024;
 
+/// Memory of an input while its part is embedded: the text of a vector of 3,072 numbers in the upstream's answer.
+const ANSWER_BYTES: u64 = 52 << 10;
+
+/// Denominator of the share of the memory limit that the answers of a part may take.
+const ANSWERS_SHARE: u64 = 8;
+
+/// Parts of this size are not divided further if there is no memory for them.
+const LEAST_PART_INPUTS: usize = 16;
+
+/// Returns the number of inputs that are embedded at once under a memory limit. An answer that does not fit would be
+/// paid for twice.
+fn part_inputs(limit_bytes: u64) -> usize {
+    let fits = limit_bytes / ANSWERS_SHARE / ANSWER_BYTES;
+    usize::try_from(fits).unwrap_or(usize::MAX).clamp(LEAST_PART_INPUTS, PART_INPUTS)
+}
+
 /// Reason why there is no ranking.
 pub(super) enum Unranked {
     /// The caller's request is at fault.
@@ -90,9 +106,17 @@ impl Proxy {
             SimilarQuery::Input(query, _) => inputs.push(*query),
         }
         inputs.extend_from_slice(&request.candidates);
-        for part in inputs.chunks(PART_INPUTS) {
-            let embedded = self.embed(similar, part, admission).await?;
-            scored.add(similar, embedded)?;
+        let (mut rest, mut size) = (&inputs[..], part_inputs(similar.context.config.memory.limit_bytes));
+        while !rest.is_empty() {
+            let (part, later) = rest.split_at(size.min(rest.len()));
+            match self.embed(similar, part, admission).await {
+                // A smaller part needs less memory.
+                Err(Unranked::NoRoom) if part.len() > LEAST_PART_INPUTS => size = part.len() / 2,
+                embedded => {
+                    scored.add(similar, embedded?)?;
+                    rest = later;
+                }
+            }
             // A part that is a hit waits for nothing, and other requests need the thread.
             tokio::task::yield_now().await;
         }
