@@ -172,11 +172,12 @@ impl JobRun<'_> {
     }
 
     async fn import(&mut self, part: usize) -> Result<Advanced, StepError> {
-        let JobPart { number, output_id, errors_id, status, .. } = self.state.parts[part].clone();
+        let JobPart { number, requests: count, output_id, errors_id, status, .. } = self.state.parts[part].clone();
         let path = |file| self.state_file.of_part(number, file);
         let (output, errors) = (output_id.map(|_| path(PartFile::Output)), errors_id.map(|_| path(PartFile::Errors)));
         let results = BatchResults {
             requests: &path(PartFile::Requests),
+            count,
             output: output.as_deref(),
             errors: errors.as_deref(),
             status: status.as_deref().unwrap_or_default(),
@@ -208,10 +209,10 @@ impl JobRun<'_> {
 
     /// Lists all inputs of a part as failed.
     fn give_up(&mut self, part: usize, refused: &Refused) -> Result<Advanced, CommandError> {
-        let number = self.state.parts[part].number;
+        let JobPart { number, requests: count, .. } = self.state.parts[part];
         self.progress.say(&format!("{}: the service refuses it: {refused}", self.name(part)));
         let requests = self.state_file.of_part(number, PartFile::Requests);
-        self.state.failed.extend(all_failed(&requests, refused, &self.names())?);
+        self.state.failed.extend(all_failed((&requests, count), refused, &self.names())?);
         self.set(part, |part| part.step = PartStep::Imported).map(|()| Advanced::Next)
     }
 

@@ -22,6 +22,8 @@ use crate::process::lines::NumberedLines;
 /// Files of an ended batch.
 pub(super) struct BatchResults<'a> {
     pub(super) requests: &'a Path,
+    /// Number of requests in that file.
+    pub(super) count: u64,
     /// `None` if no request succeeded.
     pub(super) output: Option<&'a Path>,
     /// `None` if no request failed.
@@ -105,7 +107,7 @@ impl BatchResults<'_> {
         names: &PlaceNames,
     ) -> Result<BatchImport, CommandError> {
         let max_answer_bytes = caller.config.upstream.max_answer_bytes;
-        let mut open = requested(self.requests)?;
+        let mut open = requested(self.requests, self.count)?;
         let mut import = BatchImport::default();
         if let Some(output) = self.output {
             let unusable = self.import_output(output, caller, &mut import).await?;
@@ -167,11 +169,11 @@ impl BatchImport {
 
 /// Lists all inputs of a part as failed for one reason.
 pub(super) fn all_failed(
-    requests: &Path,
+    (requests, count): (&Path, u64),
     refused: &Refused,
     names: &PlaceNames,
 ) -> Result<Vec<FailedInput>, CommandError> {
-    let mut all: Vec<FailedInput> = requested(requests)?.iter().map(|id| failed(id, refused, names)).collect();
+    let mut all: Vec<FailedInput> = requested(requests, count)?.iter().map(|id| failed(id, refused, names)).collect();
     all.sort_by_key(|failed| parsed_id(&failed.custom_id).map(|(file, number, _)| (file, number)));
     Ok(all)
 }
@@ -182,12 +184,19 @@ fn failed(custom_id: &str, refused: &Refused, names: &PlaceNames) -> FailedInput
     FailedInput { custom_id: custom_id.to_owned(), place: place.unwrap_or_default(), code, message }
 }
 
-/// Returns the names of all requests of a part.
-fn requested(requests: &Path) -> Result<HashSet<String>, CommandError> {
+/// Returns the names of all requests of a part. Fails if the file does not hold `count` of them any more.
+fn requested(requests: &Path, count: u64) -> Result<HashSet<String>, CommandError> {
     let mut names = HashSet::new();
     each_line(requests, MAX_REQUEST_BYTES, |_, line| {
         names.insert(line.custom_id);
     })?;
+    if names.len() as u64 != count {
+        let (path, found) = (requests.display(), names.len());
+        return Err(format!(
+            "{path} holds {found} of its {count} requests, so it was changed or cut; the state and the results of the \
+             batch are kept: restore the file, then run the command again"
+        ));
+    }
     Ok(names)
 }
 

@@ -119,10 +119,19 @@ impl<'a> JobCommand<'a> {
 
     /// Fails if the job in the state file is another one.
     fn check(&self, state: &JobState) -> Result<(), CommandError> {
-        if state.target == self.target {
-            return Ok(());
-        }
         let path = self.state_file.path().display();
+        if state.target == self.target {
+            // A continued job does not read its files again, so others would be left out.
+            let is_same = state.files == self.options.files && state.is_chunked == self.options.reading.chunk.is_some();
+            return if is_same {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{path} holds an unfinished job of other files or chunks; continue it with those first, or use \
+                     another --state"
+                ))
+            };
+        }
         Err(format!(
             "{path} holds an unfinished job with another model, dimensions, namespace, path or upstream.url; continue \
              it with its own options, or use another --state"

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 use super::state::{FORMAT, JobState};
 use crate::cli::moving::CommandError;
 
+/// End of the name of a file that is being written.
+const DRAFT: &str = ".part";
+
 /// State file that this process owns exclusively.
 pub(super) struct StateFile {
     path: PathBuf,
@@ -47,6 +50,8 @@ impl StateFile {
         if !fs::symlink_metadata(&lock).is_ok_and(is_same) {
             return Err(busy());
         }
+        // A process that was killed may have left a draft of the state.
+        fs::remove_file(with_end(path, DRAFT)).ok();
         Ok(Self { path: path.to_owned(), lock, _held: held })
     }
 
@@ -120,7 +125,7 @@ impl Drop for StateFile {
 
 /// Replaces a file by what `write` writes. It has its name only once it is durable. Only its owner may read it.
 pub(super) fn replace(path: &Path, write: impl FnOnce(&mut File) -> io::Result<()>) -> io::Result<()> {
-    let draft = with_end(path, ".part");
+    let draft = with_end(path, DRAFT);
     let mut file = create_private(&draft)?;
     write(&mut file)?;
     file.sync_all()?;

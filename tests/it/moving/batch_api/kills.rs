@@ -147,6 +147,18 @@ async fn an_unfinished_job_is_not_mixed_with_another_one() {
         let refused = site.warm(&file, &[&["--yes"][..], &other].concat()).said("holds an unfinished job with another");
         assert_eq!(refused.status, Some(1));
     }
+    let other_file = site.folder.path("other.jsonl");
+    std::fs::write(&other_file, "\"two\"\n").expect("the folder is writable");
+    let named_state = state_of(&file).to_str().expect("it is text").to_owned();
+    let both = ["--yes", "--state", &named_state, other_file.to_str().expect("it is text")];
+    assert_eq!(site.warm(&file, &both).said("holds an unfinished job of other files").status, Some(1));
+    std::fs::remove_file(&other_file).expect("it is there");
+    // Requests that are missing from the job's own file are never taken for done.
+    let requests = format!("{}.1.requests", state_of(&file).display());
+    let whole = std::fs::read(&requests).expect("the file of the part is there");
+    std::fs::write(&requests, "").expect("the folder is writable");
+    assert_eq!(site.warm(&file, &[]).said("holds 0 of its 1 requests").status, Some(1));
+    std::fs::write(&requests, whole).expect("the folder is writable");
     site.warm(&file, &[]).well().said("1 was fetched");
     let state = state_of(&file);
     std::fs::write(&state, "{\"format\":").expect("the folder is writable");
