@@ -43,9 +43,16 @@ struct Findings {
 pub(super) fn find_mocks(options: &FindMocksOptions, output: &mut Output<'_>) -> u8 {
     let mut findings = Findings::default();
     for path in &options.files {
-        let searched = open(path).and_then(|file| search(file, path, &mut findings, output.out));
-        if let Err(error) = searched {
-            print(output.err, &format!("vecho: {} cannot be read: {error}", path.display()));
+        let searched = open(path).and_then(|file| search(file, path, &mut findings));
+        let found = match searched {
+            Ok(found) => found,
+            Err(error) => {
+                print(output.err, &format!("vecho: {} cannot be read: {error}", path.display()));
+                return FAULTY;
+            }
+        };
+        if !found.is_empty() && print(output.out, found.trim_end()) != OK {
+            print(output.err, "vecho: the result cannot be written");
             return FAULTY;
         }
     }
@@ -85,7 +92,9 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(File::open(path)?)))
 }
 
-fn search(file: impl BufRead, path: &Path, findings: &mut Findings, out: &mut dyn Write) -> io::Result<()> {
+/// Searches a file, and returns a text with the place of each line that has a mock.
+fn search(file: impl BufRead, path: &Path, findings: &mut Findings) -> io::Result<String> {
+    let mut found = String::new();
     let mut lines = NumberedLines::new(file, MAX_LINE_BYTES);
     while let Some(line) = lines.next_line()? {
         let json = line.bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
@@ -98,16 +107,18 @@ fn search(file: impl BufRead, path: &Path, findings: &mut Findings, out: &mut dy
         findings.without += u64::from(findings.vectors == vectors_before);
         if findings.mocks > mocks_before {
             let id = json.get("id").map_or_else(String::new, |id| format!("\t{id}"));
-            writeln!(out, "{}:{}{id}", path.display(), line.number)?;
+            found.push_str(&format!("{}:{}{id}\n", path.display(), line.number));
         }
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Counts the vectors in a value: lists of numbers, and texts that are base64 of f32.
+/// Counts the vectors in a value: lists of numbers, such lists as texts, and texts that are base64 of f32.
 fn count(value: &Value, depth: usize, findings: &mut Findings) {
     let components = match value {
         Value::Array(items) => items.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>(),
+        // A vector type of PostgreSQL is exported as such a text.
+        Value::String(text) if text.starts_with('[') => serde_json::from_str(text).ok(),
         Value::String(text) => from_base64(text),
         _ => None,
     };

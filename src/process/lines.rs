@@ -3,6 +3,9 @@
 
 use std::io::{self, BufRead};
 
+/// Bytes with which some programs begin a file in UTF-8.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Reader of numbered lines.
 #[derive(Debug)]
 pub struct NumberedLines<R> {
@@ -17,11 +20,11 @@ pub struct NumberedLines<R> {
 pub struct Line {
     /// Number of the line, from 1.
     pub number: u64,
-    /// Offset of its first byte in the file.
+    /// Offset of its first byte in the file, after a byte order mark.
     pub offset: u64,
     /// Size in bytes, including the line end.
     pub size: u64,
-    /// Contents without the line end; `None` if they exceed the limit.
+    /// Contents without the line end and without a byte order mark; `None` if they exceed the limit.
     pub bytes: Option<Vec<u8>>,
 }
 
@@ -67,8 +70,13 @@ impl<R: BufRead> NumberedLines<R> {
             return Ok(None);
         }
         self.number += 1;
-        let offset = self.offset;
+        let mut offset = self.offset;
         self.offset += size;
+        // A byte order mark is no part of the text.
+        if offset == 0 && bytes.starts_with(BYTE_ORDER_MARK) {
+            bytes.drain(..BYTE_ORDER_MARK.len());
+            offset = BYTE_ORDER_MARK.len() as u64;
+        }
         Ok(Some(Line { number: self.number, offset, size, bytes: fits.then_some(bytes) }))
     }
 }
@@ -94,6 +102,13 @@ mod tests {
         assert_eq!(lines("one\n\n  \ntwo"), [(1, 0, text("one")), (4, 8, text("two"))]);
         assert_eq!(lines(""), []);
         assert_eq!(lines("\n"), []);
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_the_first_line_is_skipped() {
+        let text = |text: &str| Some(text.to_owned());
+        assert_eq!(lines("\u{feff}1\n2\n"), [(1, 3, text("1")), (2, 5, text("2"))]);
+        assert_eq!(lines("1\n\u{feff}\n"), [(1, 0, text("1")), (2, 2, text("\u{feff}"))]);
     }
 
     #[test]

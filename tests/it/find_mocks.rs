@@ -48,10 +48,12 @@ async fn the_command_finds_each_mock_and_no_real_vector() {
     let mut lines: Vec<String> = real.iter().map(|vector| json!({"id": "r", "vector": vector}).to_string()).collect();
     lines.push(json!({"id": "m7", "metadata": {"text": "x"}, "values": mocks[0]}).to_string());
     lines.push(mocks[4].to_string());
+    // PostgreSQL's vector type is exported as a text.
+    lines.push(json!({"embedding": mocks[2].to_string()}).to_string());
     lines.push(json!({"data": [{"embedding": real[0]}, {"embedding": mocks[1]}]}).to_string());
     let found = find(&lines.join("\n"), &["-"]);
-    assert_eq!(text(&found.stdout), "-:7\t\"m7\"\n-:8\n-:9\n");
-    assert_eq!(text(&found.stderr), "3 of 10 vectors are mocks\n");
+    assert_eq!(text(&found.stdout), "-:7\t\"m7\"\n-:8\n-:9\n-:10\n");
+    assert_eq!(text(&found.stderr), "4 of 11 vectors are mocks\n");
     assert_eq!(found.status.code(), Some(1));
     let one = find(&format!("id,vector\n{}", lines[6]), &["-"]);
     assert_eq!(text(&one.stderr), "1 of 1 vector is a mock\nwarning: 1 line without valid JSON, not searched\n");

@@ -56,8 +56,6 @@ pub(super) fn read_line(line: &Line, format: LineFormat) -> Result<(Cow<'_, str>
         LineFormat::Json => read_json(text.trim()).map(|(json, kind)| (json.into(), kind)),
         LineFormat::Plain => {
             let text = text.trim_end_matches(['\r', '\n']);
-            // Only the first line can begin with a byte order mark.
-            let text = if line.number == 1 { text.trim_start_matches('\u{feff}') } else { text };
             Ok((json!(text).to_string().into(), InputKind::Text))
         }
     }
