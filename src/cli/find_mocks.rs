@@ -107,7 +107,8 @@ fn search(file: impl BufRead, path: &Path, findings: &mut Findings) -> io::Resul
         findings.without += u64::from(findings.vectors == vectors_before);
         if findings.mocks > mocks_before {
             let id = json.get("id").map_or_else(String::new, |id| format!("\t{id}"));
-            found.push_str(&format!("{}:{}{id}\n", path.display(), line.number));
+            let place = format!("{}:{}{id}\n", path.display(), line.number);
+            found.push_str(&place);
         }
     }
     Ok(found)
