@@ -39,6 +39,8 @@ impl Request<'_> {
             for (place, found) in places.into_iter().zip(found) {
                 if let Found::Fresh(record, _) = found
                     && let Some(record) = shortened(&record, dimensions)
+                    // Another model may answer by now for these dimensions, or ignore them.
+                    && self.space.space_state.accepts(&record.identity)
                 {
                     let served = Served { record: Arc::new(record), source: InputSource::Derived, call: None };
                     progress.slots[place] = Slot::Served(served);
@@ -75,12 +77,8 @@ fn shortened(record: &Record, dimensions: u32) -> Option<Record> {
         return None;
     }
     let kept: Vec<f32> = record.vector.unpack().components().take(wanted).collect();
-    // A sum of thousands of squares loses precision in f32.
-    let length = kept.iter().map(|component| f64::from(*component).powi(2)).sum::<f64>().sqrt();
-    #[expect(clippy::cast_possible_truncation, reason = "a component of a unit vector fits an f32")]
-    let scaled: Vec<f32> = kept.iter().map(|component| (f64::from(*component) / length) as f32).collect();
     let identity = ModelIdentity { model: Arc::clone(model), dimension: wanted };
-    Some(Record::new(Vector::from_components(&scaled).ok()?, identity, record.times, record.tokens()))
+    Some(Record::new(Vector::of_unit_length(&kept).ok()?, identity, record.times, record.tokens()))
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub fn vector(model: &str, dimension: usize, input: &Input<'_>) -> Vector {
     }
     add_direction(&mut sum, &input.key(&context), OWN_SHARE);
     mark(&mut sum);
-    normalised(sum)
+    Vector::of_unit_length(&sum).unwrap_or_else(|_| unit(sum.len()))
 }
 
 /// Returns the dimension of widely used models if `dimensions` does not ask for another.
@@ -66,17 +66,6 @@ fn add_direction(sum: &mut [f32], feature: &Key, weight: f32) {
             *component += weight * (f32::from(byte) - 127.5);
         }
     }
-}
-
-fn normalised(mut sum: Vec<f32>) -> Vector {
-    // A sum of thousands of squares loses precision in f32.
-    let norm = sum.iter().map(|component| f64::from(*component).powi(2)).sum::<f64>().sqrt();
-    for component in &mut sum {
-        #[expect(clippy::cast_possible_truncation, reason = "a component of a unit vector fits an f32")]
-        let scaled = (f64::from(*component) / norm) as f32;
-        *component = scaled;
-    }
-    Vector::from_components(&sum).unwrap_or_else(|_| unit(sum.len()))
 }
 
 /// Returns a unit vector for the case that the directions of all words cancel out, which needs very few dimensions.

@@ -67,6 +67,15 @@ impl Vector {
         Self::from_le_bytes(&bytes)
     }
 
+    /// Creates a vector from components as numbers, scaled to unit length.
+    pub fn of_unit_length(components: &[f32]) -> Result<Self, NotAVector> {
+        // A sum of thousands of squares loses precision in f32.
+        let length = components.iter().map(|component| f64::from(*component).powi(2)).sum::<f64>().sqrt();
+        #[expect(clippy::cast_possible_truncation, reason = "a component of a unit vector fits an f32")]
+        let scaled: Vec<f32> = components.iter().map(|component| (f64::from(*component) / length) as f32).collect();
+        Self::from_components(&scaled)
+    }
+
     /// Creates a vector from the bytes of an earlier one, which its packed form kept unchanged. They have passed
     /// [`Vector::from_le_bytes`] before, so nothing is checked again.
     pub(crate) const fn from_checked(bytes: Arc<[u8]>) -> Self {

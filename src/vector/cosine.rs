@@ -17,9 +17,8 @@ pub struct CosineQuery {
 impl CosineQuery {
     /// Prepares a query vector.
     pub fn new(query: &Vector) -> Self {
-        let length = query.components().map(|component| f64::from(component).powi(2)).sum::<f64>().sqrt();
-        #[expect(clippy::cast_possible_truncation, reason = "the comparison works with f32")]
-        let unit = query.components().map(|component| (f64::from(component) / length) as f32).collect();
+        let components: Vec<f32> = query.components().collect();
+        let unit = Vector::of_unit_length(&components).map_or(components, |unit| unit.components().collect());
         Self { unit }
     }
 

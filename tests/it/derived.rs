@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::harness::client::Answer;
-use crate::harness::{Front, Stub};
+use crate::harness::{Behaviour, Front, Stub};
 
 const SMALL: &str = "text-embedding-3-small";
 const ON: (&str, &str) = ("cache.derive_dimensions", "true");
@@ -94,4 +94,15 @@ async fn a_purge_of_the_longer_vector_ends_the_derived_one() {
     assert_eq!(front.ask(&body(Some(256), &["a"])).await.cache(), "hit");
     front.purge("").await;
     assert_eq!(front.ask(&body(Some(256), &["a"])).await.cache(), "miss");
+}
+
+#[tokio::test]
+async fn a_vector_of_an_older_model_is_not_cut_for_a_newer_one() {
+    let front = Front::with(&[ON]).await;
+    front.ask(&body(None, &["a"])).await;
+    front.stub.always(Behaviour::OtherModel("another".to_owned()));
+    assert_eq!(front.ask(&body(Some(256), &["new"])).await.json()["model"], "another");
+    let answer = front.ask(&body(Some(256), &["a"])).await;
+    assert_eq!((answer.sources(), answer.json()["model"].as_str()), ("upstream=1", Some("another")));
+    assert_eq!(answer.vectors(), [Stub::vector("another", Some(256), "a")]);
 }
