@@ -1,7 +1,7 @@
 //! Lookups of keys by exact or similar name.
 
-use super::key::ConfigKey;
-use super::table::KEYS;
+use super::ConfigKey;
+use super::KEYS;
 
 /// Returns the row of a key whose name is in the program.
 pub(super) fn known(name: &str) -> &'static ConfigKey {

@@ -1,6 +1,6 @@
 //! Configuration in two steps: raw values (`raw`), then checked values (`checked`).
 //!
-//! One table (`table`) defines every key. `raw` collects their values from files, environment and flags, `checks`
+//! One table (`keys`) defines every key. `raw` collects their values from files, environment and flags, `checks`
 //! converts them to a [`Config`] or reports every fault at once, `effective` shows the result, and `live` applies
 //! reloads. Only `source` and `reader` read files.
 
@@ -8,7 +8,7 @@ mod checked;
 mod checks;
 mod effective;
 mod faults;
-mod key;
+mod keys;
 mod live;
 mod logging;
 mod long_input;
@@ -21,7 +21,6 @@ mod reference;
 mod savings;
 mod secret;
 mod source;
-mod table;
 mod values;
 mod words;
 
@@ -32,7 +31,7 @@ pub use checked::{
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};
-pub use key::ConfigKey;
+pub use keys::{ConfigKey, KEYS, WELL_KNOWN};
 pub use live::{Changes, Live, changes};
 pub use logging::{BadLevel, LogFormat, parse_log_level};
 pub use long_input::{LongInput, LongInputRules};
@@ -42,5 +41,4 @@ pub use reference::reference;
 pub use savings::{Price, SavingsConfig};
 pub use secret::Secret;
 pub use source::ConfigSource;
-pub use table::{KEYS, WELL_KNOWN};
 pub use values::parse_duration;

@@ -7,10 +7,9 @@ use std::path::Path;
 
 use toml::{Table, Value};
 
-use super::key::{ConfigKey, toml_value};
+use super::keys::toml_value;
 use super::lookup;
-use super::table::{KEYS, WELL_KNOWN};
-use super::{Faults, Origin};
+use super::{ConfigKey, Faults, KEYS, Origin, WELL_KNOWN};
 
 /// Variables with a user's cache folder, and our folder below it.
 pub(super) const CACHE_FOLDERS: [(&str, &str); 2] = [("XDG_CACHE_HOME", "vecho"), ("HOME", ".cache/vecho")];

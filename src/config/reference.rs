@@ -3,7 +3,7 @@
 use super::{ConfigKey, KEYS};
 
 const HEAD: &str = "\
-# Every key of vecho with its default. Generated from the table of keys in src/config/table.rs.
+# Every key of vecho with its default. Generated from the table of keys in src/config/keys.
 #
 # Later layers win: defaults, this file (--config or VECHO_CONFIG), environment, flags. Each key has an environment
 # variable: upstream.url is VECHO_UPSTREAM_URL, listen is VECHO_LISTEN; lists are separated by commas there.

@@ -18,7 +18,7 @@ pub struct ConfigKey {
 }
 
 impl ConfigKey {
-    pub(super) const fn new(name: &'static str, default: &'static str, doc: &'static str) -> Self {
+    const fn new(name: &'static str, default: &'static str, doc: &'static str) -> Self {
         Self { name, default, doc, secret: false, live: false }
     }
 
@@ -42,13 +42,18 @@ impl ConfigKey {
         self.name.split_once('.').map_or((None, self.name), |(section, key)| (Some(section), key))
     }
 
-    pub(super) fn default_value(&self) -> Option<Value> {
+    pub(in crate::config) fn default_value(&self) -> Option<Value> {
         (self.default != "none").then(|| toml_value(self.default).expect("a default in the table must be TOML"))
     }
 }
 
+/// Defines a key.
+pub(super) const fn key(name: &'static str, default: &'static str, doc: &'static str) -> ConfigKey {
+    ConfigKey::new(name, default, doc)
+}
+
 /// Parses one TOML value.
-pub(super) fn toml_value(text: &str) -> Option<Value> {
+pub(in crate::config) fn toml_value(text: &str) -> Option<Value> {
     let table: toml::Table = toml::from_str(&format!("value = {text}")).ok()?;
     // A text with a line break could define further keys, so exactly one is accepted.
     (table.len() == 1).then(|| table.get("value").cloned()).flatten()

@@ -1,0 +1,115 @@
+//! The cache, its tiers and who shares it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use http::HeaderName;
+
+use super::TlsConfig;
+use crate::config::Secret;
+use crate::vector::packed::Codec;
+
+/// `[cache]`
+#[derive(Clone, Debug)]
+pub struct CacheConfig {
+    /// `cache.ttl`.
+    pub ttl: Duration,
+    /// `cache.stale_for`.
+    pub stale_for: Duration,
+    /// `cache.max_entries`.
+    pub max_entries: Option<u64>,
+    /// `cache.scope`.
+    pub scope: Scope,
+    /// `cache.key_secret`.
+    pub key_secret: Option<Secret>,
+    /// `cache.extra_fields`.
+    pub extra_fields: BTreeSet<String>,
+    /// `cache.key_headers`.
+    pub key_headers: Vec<HeaderName>,
+    /// `cache.same_models`.
+    pub same_models: BTreeMap<String, String>,
+    /// `cache.derive_dimensions`.
+    pub derive_dimensions: bool,
+    /// `cache.codec`.
+    pub codec: Codec,
+    /// `cache.memory_percent`.
+    pub memory_percent: u64,
+    /// `cache.answers_percent`.
+    pub answers_percent: u64,
+}
+
+/// `cache.scope`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// One space per credential.
+    Credential,
+    /// One space for all callers; vecho holds the key.
+    Proxy,
+    /// One space for all credentials that the upstream has accepted.
+    Shared,
+}
+
+/// `[disk]`
+#[derive(Clone, Debug)]
+pub struct DiskConfig {
+    /// `disk.enabled`.
+    pub enabled: bool,
+    /// `disk.path`.
+    pub path: Option<PathBuf>,
+    /// `disk.max_mb`, in bytes.
+    pub max_bytes: u64,
+    /// `disk.queue_mb`, in bytes.
+    pub queue_bytes: usize,
+    /// `disk.off_for`.
+    pub off_for: Duration,
+}
+
+/// `[redis]`
+#[derive(Clone, Debug)]
+pub struct RedisConfig {
+    /// Nodes of `redis.url`; empty without the tier.
+    pub nodes: Vec<RedisNode>,
+    /// `redis.cluster`.
+    pub cluster: bool,
+    /// `redis.username`.
+    pub username: Option<String>,
+    /// `redis.password`.
+    pub password: Option<Secret>,
+    /// `redis.key_prefix`.
+    pub key_prefix: String,
+    /// `redis.ca_file`.
+    pub ca_file: Option<PathBuf>,
+    /// `redis.cert_file` and `redis.key_file`.
+    pub identity: Option<TlsConfig>,
+    /// `redis.timeout`.
+    pub timeout: Duration,
+    /// `redis.connect_timeout`.
+    pub connect_timeout: Duration,
+    /// `redis.queue_mb`, in bytes.
+    pub queue_bytes: usize,
+    /// `redis.lease`; `None` at zero.
+    pub lease: Option<Duration>,
+}
+
+/// One address in `redis.url`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisNode {
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// True if the node uses TLS.
+    pub tls: bool,
+    /// Database number.
+    pub database: i64,
+}
+
+/// `[auth]`
+#[derive(Clone, Debug)]
+pub struct AuthConfig {
+    /// `auth.vouch_ttl`.
+    pub vouch_ttl: Duration,
+    /// `auth.credential_headers`.
+    pub credential_headers: Vec<HeaderName>,
+}

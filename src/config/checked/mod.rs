@@ -1,0 +1,18 @@
+//! The checked configuration: typed, complete and consistent. A value that must exist is never optional.
+//!
+//! Fields name their keys. [`KEYS`](super::KEYS) describes them.
+
+mod cache;
+mod process;
+mod upstream;
+mod whole;
+
+pub use cache::{AuthConfig, CacheConfig, DiskConfig, RedisConfig, RedisNode, Scope};
+pub use process::{
+    AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
+};
+pub use upstream::{
+    BatchConfig, BreakerConfig, FallbackConfig, FallbackMode, KeyHeader, RetryConfig, UpstreamConfig, UpstreamEncoding,
+    UpstreamTarget,
+};
+pub use whole::Config;

@@ -1,0 +1,59 @@
+//! The whole checked configuration.
+
+use std::net::SocketAddr;
+
+use super::{
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, DiskConfig, FallbackConfig, LimitsConfig,
+    LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig, TracesConfig,
+    UpstreamConfig,
+};
+use crate::config::{Effective, SavingsConfig};
+
+/// The whole configuration after all checks.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Address of the public port.
+    pub listen: SocketAddr,
+    /// Address of the ops port.
+    pub admin_listen: SocketAddr,
+    /// Threads of the runtime.
+    pub workers: usize,
+    /// The upstream service.
+    pub upstream: UpstreamConfig,
+    /// Batching of misses.
+    pub batch: BatchConfig,
+    /// Retries of failed calls.
+    pub retry: RetryConfig,
+    /// Circuit breaker for calls.
+    pub breaker: BreakerConfig,
+    /// Answers while the upstream is unavailable.
+    pub fallback: FallbackConfig,
+    /// Contents, sharing and lifetime of the cache.
+    pub cache: CacheConfig,
+    /// The disk tier.
+    pub disk: DiskConfig,
+    /// The Redis or Valkey tier.
+    pub redis: RedisConfig,
+    /// Credentials of callers.
+    pub auth: AuthConfig,
+    /// Limits for clients.
+    pub limits: LimitsConfig,
+    /// Limits of the process.
+    pub memory: MemoryConfig,
+    /// TLS on the public port.
+    pub tls: Option<TlsConfig>,
+    /// The ops port.
+    pub admin: AdminConfig,
+    /// Prices of tokens.
+    pub savings: SavingsConfig,
+    /// Logging.
+    pub log: LogConfig,
+    /// Request traces.
+    pub traces: TracesConfig,
+    /// Configuration reloads.
+    pub reload: ReloadConfig,
+    /// Shutdown.
+    pub shutdown: ShutdownConfig,
+    /// Every key with its displayed value and the value's origin.
+    pub effective: Effective,
+}

@@ -1,0 +1,13 @@
+//! The configuration keys: their type, and one table of them in five groups.
+
+mod cache;
+mod key;
+mod observing;
+mod ports;
+mod serving;
+mod table;
+mod upstream;
+
+pub use key::ConfigKey;
+pub(super) use key::toml_value;
+pub use table::{KEYS, WELL_KNOWN};
