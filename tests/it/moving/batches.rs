@@ -215,3 +215,44 @@ async fn base64_of_a_batch_job_is_accepted_only_if_its_dimension_is_proven() {
     let asked = json!({"model": TINY, "input": "right", "dimensions": 8});
     assert_eq!(bits(&ask(&vecho, &asked, Some("k")).await.vectors()), bits(&[own(1)]));
 }
+
+/// Returns a job with one text in each request. The answers have vectors of these lengths, in this order.
+fn job_of_lengths(folder: &Folder, lengths: &[usize]) -> (String, String) {
+    let number = |place: usize| u8::try_from(place).expect("must be a small job");
+    let requests = (0..lengths.len())
+        .map(|place| request(&format!("{place}"), &json!({"model": TINY, "input": format!("text {place}")})));
+    let answers = lengths.iter().enumerate().map(|(place, length)| {
+        let vector = own(number(place)).into_iter().cycle().take(*length).collect();
+        answer(&format!("{place}"), &vectors(&[vector]))
+    });
+    let joined = |lines: Vec<String>| lines.join("\n");
+    (
+        folder.write("requests.jsonl", joined(requests.collect())),
+        folder.write("output.jsonl", joined(answers.collect())),
+    )
+}
+
+#[tokio::test]
+async fn the_most_frequent_length_decides_which_answers_of_a_batch_job_are_imported() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-lengths"));
+    let vecho = Vecho::start(&stub);
+    let upstream = stub.base_url();
+    let environment = [("OPENAI_API_KEY", "k"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    let job = job_of_lengths(&folder, &[5, 8, 8]);
+    import(&vecho, &job, &environment).said("imported 2 records").said("line 1 of the output").said("1 that cannot");
+    for place in [1, 2] {
+        let answer = ask(&vecho, &json!({"model": TINY, "input": format!("text {place}")}), Some("k")).await;
+        assert_eq!((answer.cache(), bits(&answer.vectors())), ("hit", bits(&[own(place)])));
+    }
+}
+
+#[tokio::test]
+async fn no_answer_of_a_batch_job_is_imported_if_two_lengths_are_equally_frequent() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-tie"));
+    let vecho = Vecho::start(&stub);
+    let upstream = stub.base_url();
+    let environment = [("OPENAI_API_KEY", "k"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    let ended = import(&vecho, &job_of_lengths(&folder, &[5, 8]), &environment);
+    assert_eq!(ended.status, Some(1));
+    ended.said("the output held 0 vectors").said("2 that cannot").said("as many vectors of 5 components as of 8");
+}
