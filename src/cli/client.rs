@@ -118,6 +118,11 @@ impl Client {
         Self { token, ..self }
     }
 
+    /// Returns the client without the admin token.
+    pub(super) fn without_token(self) -> Self {
+        Self { token: None, ..self }
+    }
+
     /// Returns the URL of a path on this server.
     pub(super) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)

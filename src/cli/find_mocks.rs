@@ -39,21 +39,21 @@ struct Findings {
 }
 
 /// Prints the place of each line with a mock. Returns 0 if there is none, 1 if there is one, and 64 if a file cannot be
-/// read or all files are without vectors.
+/// read, if all files are without vectors, or if no mock was found but some lines cannot be searched.
 pub(super) fn find_mocks(options: &FindMocksOptions, output: &mut Output<'_>) -> u8 {
     let mut findings = Findings::default();
     for path in &options.files {
-        let searched = open(path).and_then(|file| search(file, path, &mut findings));
-        let found = match searched {
-            Ok(found) => found,
+        let searched = open(path).and_then(|file| search(file, path, (&mut findings, &mut *output.out)));
+        match searched {
+            Ok(true) => {}
+            Ok(false) => {
+                print(output.err, "vecho: the result cannot be written");
+                return FAULTY;
+            }
             Err(error) => {
                 print(output.err, &format!("vecho: {} cannot be read: {error}", path.display()));
                 return FAULTY;
             }
-        };
-        if !found.is_empty() && print(output.out, found.trim_end()) != OK {
-            print(output.err, "vecho: the result cannot be written");
-            return FAULTY;
         }
     }
     report(&findings, output.err)
@@ -74,12 +74,13 @@ fn report(findings: &Findings, err: &mut dyn Write) -> u8 {
         print(err, &format!("warning: {lines} without a vector of at least {WATERMARK_COMPONENTS} components"));
     }
     match (vectors, mocks) {
-        // A file in another format must not pass for one without mocks.
+        // A file in another format must not pass for one without mocks, nor must one that is searched in part.
         (0, _) => {
             let cause = "vecho: no vector was found; the files need one JSON object or array per line";
             print(err, cause);
             FAULTY
         }
+        (_, 0) if faulty > 0 => FAULTY,
         (_, 0) => OK,
         _ => FAILED,
     }
@@ -92,9 +93,8 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
     Ok(Box::new(BufReader::new(File::open(path)?)))
 }
 
-/// Searches a file, and returns a text with the place of each line that has a mock.
-fn search(file: impl BufRead, path: &Path, findings: &mut Findings) -> io::Result<String> {
-    let mut found = String::new();
+/// Searches a file, and prints the place of each line that has a mock. Returns false if it cannot be printed.
+fn search(file: impl BufRead, path: &Path, (findings, out): (&mut Findings, &mut dyn Write)) -> io::Result<bool> {
     let mut lines = NumberedLines::new(file, MAX_LINE_BYTES);
     while let Some(line) = lines.next_line()? {
         let json = line.bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
@@ -107,11 +107,12 @@ fn search(file: impl BufRead, path: &Path, findings: &mut Findings) -> io::Resul
         findings.without += u64::from(findings.vectors == vectors_before);
         if findings.mocks > mocks_before {
             let id = json.get("id").map_or_else(String::new, |id| format!("\t{id}"));
-            let place = format!("{}:{}{id}\n", path.display(), line.number);
-            found.push_str(&place);
+            if print(out, &format!("{}:{}{id}", path.display(), line.number)) != OK {
+                return Ok(false);
+            }
         }
     }
-    Ok(found)
+    Ok(true)
 }
 
 /// Counts the vectors in a value: lists of numbers, such lists as texts, and texts that are base64 of f32.

@@ -58,6 +58,8 @@ async fn the_command_finds_each_mock_and_no_real_vector() {
     let one = find(&format!("id,vector\n{}", lines[6]), &["-"]);
     assert_eq!(text(&one.stderr), "1 of 1 vector is a mock\nwarning: 1 line without valid JSON, not searched\n");
     assert_eq!(one.status.code(), Some(1), "a line that cannot be searched hides no mock");
+    let in_part = find(&format!("id,vector\n{}", lines[0]), &["-"]);
+    assert_eq!(in_part.status.code(), Some(64), "a file that is searched in part must not pass");
     let none = find(&lines[..6].join("\n"), &["-"]);
     assert_eq!((text(&none.stdout), none.status.code()), ("", Some(0)));
 }

@@ -30,6 +30,8 @@ const CHECKS: &[(&str, &[&str])] = &[
             "the_crate_has_every_file_that_its_build_reads",
             "a_new_version_reaches_every_file_that_names_it",
             "every_version_is_that_of_the_crate",
+            "cargo_packs_the_crate",
+            "the_published_chart_names_its_image_and_its_project",
             "the_release_notes_are_the_section_of_the_version",
         ],
     ),

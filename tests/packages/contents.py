@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tarfile
 import tomllib
@@ -139,7 +140,34 @@ def the_crate_has_every_file_that_its_build_reads():
         assert project.CRATE[word], word
     # The rest of the repository is of no use to `cargo install`.
     assert not [path for path in listed if path.startswith(("tests/", "fuzz/", "charts/", "benches/", "packaging/"))]
-    assert len(listed) < 500, len(listed)
+
+
+def cargo_packs_the_crate():
+    with folder() as path:
+        # The build of the packed crate would take minutes; `make dist` and `cargo install` compile the same files.
+        run("cargo", "package", "--allow-dirty", "--locked", "--offline", "--no-verify", "--target-dir", path, cwd=ROOT)
+        packed = path / "package" / f"vecho-{project.VERSION}.crate"
+        with tarfile.open(packed) as crate:
+            manifest = tomllib.loads(crate.extractfile(f"vecho-{project.VERSION}/Cargo.toml").read().decode())
+        assert manifest["package"]["version"] == project.VERSION
+        assert packed.stat().st_size < 10_000_000, packed.stat().st_size
+
+
+def the_published_chart_names_its_image_and_its_project():
+    address = "https://git.example/team/vecho"
+    known = {"GITHUB_SERVER_URL": "https://git.example", "GITHUB_REPOSITORY": "team/vecho", "GITHUB_SHA": "0123abc"}
+    with folder() as path:
+        command = [sys.executable, ROOT / "packaging/chart.py", path, "--image", "registry.example/team/vecho"]
+        subprocess.run(command, check=True, env=os.environ | known)
+        chart = yaml.safe_load((path / "vecho/Chart.yaml").read_text())
+        image = yaml.safe_load((path / "vecho/values.yaml").read_text())["image"]
+        of_repository = yaml.safe_load((ROOT / "charts/vecho/values.yaml").read_text())["image"]
+        names = {file.relative_to(path / "vecho") for file in (path / "vecho").rglob("*")}
+        assert names == {file.relative_to(ROOT / "charts/vecho") for file in (ROOT / "charts/vecho").rglob("*")}
+    assert image == of_repository | {"registry": "registry.example", "repository": "team/vecho"}, image
+    assert (chart["home"], chart["sources"]) == (address, [address])
+    assert chart["icon"] == f"{address}/raw/0123abc/charts/vecho/icon.svg"
+    assert chart["maintainers"] == [{"name": "team", "url": "https://git.example/team"}]
 
 
 def every_version_is_that_of_the_crate():

@@ -3,14 +3,10 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufReader};
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
 
 use super::keys::{BatchSample, KeySettings};
 use super::lines::{BatchAnswer, MAX_REQUEST_BYTES, RequestLine, line_at};
-use super::reading::Reading;
-use crate::cache::transfer::{Pieces, file_of};
 use crate::process::lines::{Line, NumberedLines};
 
 /// Counts of the lines and vectors in the answer file.
@@ -71,20 +67,5 @@ impl BatchFiles {
         let bytes = line_at(&mut requests, self.first?).ok()?;
         let line: RequestLine<'_> = serde_json::from_slice(&bytes).ok()?;
         key_settings.sample(&line.url, line.body.get()).ok()
-    }
-
-    /// Converts all answers to an export file whose records are as old as the answer file. The counts are complete at
-    /// its end.
-    pub fn records(self, key_settings: KeySettings, report: ReportLine) -> (Pieces<'static>, Arc<Mutex<BatchCounts>>) {
-        let counts = Arc::new(Mutex::new(BatchCounts::default()));
-        let shared = Arc::clone(&counts);
-        let pieces = file_of(move |file| {
-            let read = Reading::new(self, key_settings).and_then(|reading| reading.write(file, &report, &shared));
-            read.unwrap_or_else(|error| {
-                report(0, &error.to_string());
-                ControlFlow::Break(())
-            })
-        });
-        (pieces, counts)
     }
 }

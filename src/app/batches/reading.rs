@@ -12,7 +12,7 @@ use super::keys::{BatchLine, KeySettings};
 use super::lengths::VectorLengths;
 use super::lines::{AnswerLine, RequestLine, line_at};
 use crate::cache::at_rest::{self, ChecksumKeys};
-use crate::cache::transfer::ExportFile;
+use crate::cache::transfer::{ExportFile, Pieces, file_of};
 use crate::cache::{Record, Times};
 use crate::flow::speaks_f32;
 use crate::key::Key;
@@ -21,8 +21,25 @@ use crate::process::lines::NumberedLines;
 use crate::wire::tokens;
 use crate::wire::{Base64, EmbedRequest, Encoding, Expected, Input, InputKind, ReadAnswer, read_answer};
 
+impl BatchFiles {
+    /// Converts all answers to an export file whose records are as old as the answer file. The counts are complete at
+    /// its end.
+    pub fn records(self, key_settings: KeySettings, report: ReportLine) -> (Pieces<'static>, Arc<Mutex<BatchCounts>>) {
+        let counts = Arc::new(Mutex::new(BatchCounts::default()));
+        let shared = Arc::clone(&counts);
+        let pieces = file_of(move |file| {
+            let read = Reading::new(self, key_settings).and_then(|reading| reading.write(file, &report, &shared));
+            read.unwrap_or_else(|error| {
+                report(0, &error.to_string());
+                ControlFlow::Break(())
+            })
+        });
+        (pieces, counts)
+    }
+}
+
 /// Reads the answers of a job. It reads them twice: the first time for the lengths of their vectors.
-pub(super) struct Reading {
+struct Reading {
     files: BatchFiles,
     key_settings: KeySettings,
     lengths: VectorLengths,
@@ -30,23 +47,21 @@ pub(super) struct Reading {
 
 impl Reading {
     /// Reads the lengths of all vectors. Blocks on the disk.
-    pub(super) fn new(files: BatchFiles, key_settings: KeySettings) -> io::Result<Self> {
+    fn new(files: BatchFiles, key_settings: KeySettings) -> io::Result<Self> {
         let mut reading = Self { files, key_settings, lengths: VectorLengths::default() };
         let mut lengths = VectorLengths::default();
-        // A line that cannot be used is reported when it is read again.
-        reading.each_answer(
-            |line, body| {
-                reading.measure(line, body, &mut lengths);
-                Ok(())
-            },
-            |_, _| ControlFlow::Continue(()),
-        )?;
+        let measure = |line: &BatchLine<'_>, body: &RawValue| {
+            reading.measure(line, body, &mut lengths);
+            Ok(())
+        };
+        // A line that cannot be used is reported when it is read again. Nothing ends the first pass early.
+        let _: ControlFlow<()> = reading.each_answer(measure, |_, _| ControlFlow::Continue(()))?;
         reading.lengths = lengths;
         Ok(reading)
     }
 
     /// Writes the records of all answers. Blocks on the disk.
-    pub(super) fn write(
+    fn write(
         &self,
         file: &mut ExportFile,
         report: &ReportLine,

@@ -16,6 +16,7 @@ use super::source::Place;
 use crate::cli::client::{Cause, Client, read_whole, whole};
 use crate::cli::moving::CommandError;
 use crate::config::Config;
+use crate::observe::metrics::InputSource;
 use crate::wire::error_fields;
 
 const PATH: &str = "/v1/embeddings";
@@ -210,10 +211,16 @@ fn judge(headers: &HeaderMap, inputs: usize) -> RequestOutcome {
     let (mut counts, mut seen) = (WarmCounts::default(), 0);
     for (source, count) in pairs(text(SOURCES).unwrap_or_default()) {
         seen += count;
-        match source {
-            "upstream" | "joined" => counts.fetched += count,
-            "memory" | "disk" | "redis" => counts.cached += count,
-            _ => return RequestOutcome::Failed(format!("the answer holds a mock or a stale entry ({source})")),
+        match InputSource::ALL.iter().find(|known| known.label() == source) {
+            Some(InputSource::Upstream | InputSource::Joined) => counts.fetched += count,
+            // A live request gets the same derived vector.
+            Some(InputSource::Memory | InputSource::Disk | InputSource::Redis | InputSource::Derived) => {
+                counts.cached += count;
+            }
+            Some(InputSource::Stale | InputSource::Mock) => {
+                return RequestOutcome::Failed(format!("the answer holds a mock or a stale entry ({source})"));
+            }
+            None => return RequestOutcome::Failed(format!("the answer has an unknown source ({source})")),
         }
     }
     counts.billed =
@@ -278,6 +285,9 @@ mod tests {
         assert!(
             matches!(judged("partial", "memory=1, disk=1, upstream=1"), RequestOutcome::Cached(counts) if counts == sum)
         );
+        let derived = WarmCounts { cached: 3, fetched: 0, billed: 7 };
+        assert!(matches!(judged("hit", "memory=1, derived=2"), RequestOutcome::Cached(counts) if counts == derived));
+        assert!(matches!(judged("hit", "memory=1, elsewhere=2"), RequestOutcome::Failed(_)));
         assert!(matches!(judged("mock", "mock=3"), RequestOutcome::Failed(_)));
         assert!(matches!(judged("stale", "stale=3"), RequestOutcome::Failed(_)));
         assert!(matches!(judged("partial", "memory=2, mock=1"), RequestOutcome::Failed(_)));

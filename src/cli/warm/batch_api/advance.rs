@@ -108,7 +108,7 @@ impl JobRun<'_> {
 
     async fn upload(&mut self, part: usize, in_doubt: bool) -> Result<Advanced, StepError> {
         let (name, path) = (self.state.file_name(part), uploaded_file(self.state_file, self.state.parts[part].number));
-        let file_id = self.api.upload(&name, &path, in_doubt).await?;
+        let file_id = self.api.upload(&name, &path, in_doubt).await.map_err(StepError::of_part)?;
         self.step(part, |part| {
             part.file_id = Some(file_id);
             part.step = PartStep::Uploaded;
@@ -116,14 +116,15 @@ impl JobRun<'_> {
     }
 
     async fn begin_batch(&mut self, part: usize) -> Result<Advanced, StepError> {
-        if !self.api.is_processed(self.file_id(part)).await? {
+        if !self.api.is_processed(self.file_id(part)).await.map_err(StepError::of_part)? {
             return Ok(Advanced::Wait);
         }
         self.step(part, |part| part.step = PartStep::Creating)
     }
 
     async fn create(&mut self, part: usize, in_doubt: bool) -> Result<Advanced, StepError> {
-        let batch = self.api.create(self.file_id(part), &self.state.marks(part), in_doubt).await?;
+        let created = self.api.create(self.file_id(part), &self.state.marks(part), in_doubt).await;
+        let batch = created.map_err(StepError::of_part)?;
         self.step(part, |part| {
             part.batch_id = Some(batch.id);
             part.step = PartStep::Created;
@@ -181,6 +182,7 @@ impl JobRun<'_> {
             output: output.as_deref(),
             errors: errors.as_deref(),
             status: status.as_deref().unwrap_or_default(),
+            model: self.state.live_model.as_deref(),
         };
         let imported = results.import(self.caller.clone(), &self.names()).await.map_err(StepError::Stop)?;
         let BatchImport { fetched, billed, failed, note } = imported;
@@ -308,15 +310,23 @@ fn concerns_account(code: &str) -> bool {
     code.starts_with("billing_") || code == "insufficient_quota"
 }
 
-impl From<RemoteError> for StepError {
-    fn from(error: RemoteError) -> Self {
+impl StepError {
+    /// Classifies a failure of a step that the service takes with the file of one part.
+    fn of_part(error: RemoteError) -> Self {
         match error {
             RemoteError::Refused { refusal, .. } if is_token_limit(&refusal.code) => Self::TokenLimit(refusal),
             // The file or one of its requests is refused. Other statuses concern the credential, the path or the quota.
             RemoteError::Refused { status: 400 | 413 | 415 | 422, refusal } if !concerns_account(&refusal.code) => {
                 Self::Part(refusal)
             }
-            error => Self::Stop(error.to_string()),
+            error => Self::from(error),
         }
+    }
+}
+
+/// Later failures end the command and keep the state, because the results of a batch are paid for.
+impl From<RemoteError> for StepError {
+    fn from(error: RemoteError) -> Self {
+        Self::Stop(error.to_string())
     }
 }

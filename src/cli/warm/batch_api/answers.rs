@@ -1,6 +1,6 @@
 //! Imports the answers of a batch, and lists the inputs without one.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
@@ -30,6 +30,8 @@ pub(super) struct BatchResults<'a> {
     pub(super) errors: Option<&'a Path>,
     /// Last status of the batch, the reason for requests without an answer.
     pub(super) status: &'a str,
+    /// Model that the answers must name, if batches have a model of their own.
+    pub(super) model: Option<&'a str>,
 }
 
 /// Result of an import.
@@ -62,6 +64,8 @@ struct ResultResponse {
 
 #[derive(Default, Deserialize)]
 struct ResultBody {
+    #[serde(default)]
+    model: Option<String>,
     #[serde(default)]
     usage: Option<ResultUsage>,
     #[serde(default)]
@@ -110,10 +114,10 @@ impl BatchResults<'_> {
         let mut open = requested(self.requests, self.count)?;
         let mut import = BatchImport::default();
         if let Some(output) = self.output {
+            self.check_model(output, max_answer_bytes)?;
             let unusable = self.import_output(output, caller, &mut import).await?;
             each_line(output, max_answer_bytes, |number, line| {
-                let unusable = unusable.iter().find(|(unusable, _)| *unusable == number);
-                import.take_in(line, unusable.map(|(_, cause)| cause.as_str()), &mut open, names);
+                import.take_in(line, unusable.get(&number).map(String::as_str), &mut open, names);
             })?;
         }
         if let Some(errors) = self.errors {
@@ -128,26 +132,44 @@ impl BatchResults<'_> {
         Ok(import)
     }
 
-    /// Imports the vectors of the output, and returns its unusable lines with the reasons.
+    /// Fails if answers are from another model than live ones. Their vectors would be wrong answers to live requests.
+    fn check_model(&self, output: &Path, max_answer_bytes: usize) -> Result<(), CommandError> {
+        let Some(live) = self.model else { return Ok(()) };
+        let mut other = None;
+        each_line(output, max_answer_bytes, |_, line| {
+            let body = line.response.and_then(|response| response.body);
+            let model = body.and_then(|body| body.model).filter(|model| model != live);
+            other = other.take().or(model);
+        })?;
+        other.map_or(Ok(()), |other| {
+            Err(format!(
+                "the batch was answered by {other}, and live requests by {live}; nothing was imported, because --batch-model \
+                 is another model than --model. The results are in {}",
+                output.display()
+            ))
+        })
+    }
+
+    /// Imports the vectors of the output, and returns the reasons of its unusable lines by their number.
     async fn import_output(
         &self,
         output: &Path,
         caller: BatchCaller<'_>,
         import: &mut BatchImport,
-    ) -> Result<Vec<(u64, String)>, CommandError> {
+    ) -> Result<HashMap<u64, String>, CommandError> {
         let instance = VechoInstance::find(&caller.config, OfflineCache::open).await?;
         let files: BatchFiles = open_files(self.requests, output)?;
         let settings = caller.key_settings(&instance, &|settings| files.sample(settings)).await?;
-        let unusable: Arc<Mutex<Vec<(u64, String)>>> = Arc::default();
+        let unusable: Arc<Mutex<HashMap<u64, String>>> = Arc::default();
         let told = Arc::clone(&unusable);
         let tell = move |number: u64, cause: &str| {
-            told.lock().unwrap_or_else(PoisonError::into_inner).push((number, cause.to_owned()));
+            told.lock().unwrap_or_else(PoisonError::into_inner).insert(number, cause.to_owned());
         };
         let (records, _) = files.records(settings, Box::new(tell));
         import.note = checked(&instance.import(records).await?)?;
         let unusable = std::mem::take(&mut *unusable.lock().unwrap_or_else(PoisonError::into_inner));
-        match unusable.iter().find(|(number, _)| *number == 0) {
-            Some((_, cause)) => Err(format!("{}: {cause}", output.display())),
+        match unusable.get(&0) {
+            Some(cause) => Err(format!("{}: {cause}", output.display())),
             None => Ok(unusable),
         }
     }

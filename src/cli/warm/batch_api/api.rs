@@ -149,6 +149,17 @@ impl BatchApi {
         exactly_once(&self.remote, in_doubt, async || self.find_batch(marks).await, send).await
     }
 
+    /// Sends a live request, and returns the model that answered it, if the answer names one.
+    pub(super) async fn live_model(&self, body: String) -> Result<Option<String>, RemoteError> {
+        #[derive(Deserialize)]
+        struct LiveAnswer {
+            model: Option<String>,
+        }
+        let content = (JSON, ClientBody::whole(body.into()));
+        let answer = self.remote.attempt(Method::POST, self.dialect.live(), content).await?;
+        Ok(read::<LiveAnswer>(&answer)?.model)
+    }
+
     /// Returns a batch.
     pub(super) async fn batch(&self, id: &str) -> Result<BatchObject, RemoteError> {
         self.get(&format!("/batches/{id}"), &[]).await
@@ -187,7 +198,7 @@ impl BatchApi {
     async fn download_once(&self, uri: &Uri, path: &Path) -> Result<(), RemoteError> {
         let mut body = body_of(self.remote.open(Method::GET, uri, ("", ClientBody::empty())).await?);
         let draft = path.with_extension("draft");
-        let disk = |error: io::Error| RemoteError::Lost(format!("{}: {error}", path.display()));
+        let disk = |error: io::Error| disk_fault(path, &error);
         let mut out = create_private(&draft).map_err(disk)?;
         loop {
             let frame = timeout(SILENCE, body.frame()).await;
@@ -212,11 +223,7 @@ impl BatchApi {
     }
 
     async fn send_file(&self, name: &str, path: &Path) -> Result<String, RemoteError> {
-        let disk = |error: io::Error| RemoteError::Refused {
-            status: 0,
-            refusal: Refused::new("disk", &format!("{}: {error}", path.display())),
-        };
-        let (content_type, body) = FormBody::new(name, path).map_err(disk)?;
+        let (content_type, body) = FormBody::new(name, path).map_err(|error| disk_fault(path, &error))?;
         let content = (&*content_type, ClientBody::streamed(body));
         let uri = self.uri("/files", &[])?;
         let sent = self.remote.transfer(TRANSFER_TIMEOUT, &uri, content).await?;
@@ -269,4 +276,9 @@ impl BatchApi {
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, RemoteError> {
     serde_json::from_slice(body).map_err(|error| RemoteError::Lost(format!("the answer cannot be read: {error}")))
+}
+
+/// Returns the failure of an operation on a local file. Repeating the request would not help.
+fn disk_fault(path: &Path, error: &io::Error) -> RemoteError {
+    RemoteError::Refused { status: 0, refusal: Refused::new("disk", &format!("{}: {error}", path.display())) }
 }

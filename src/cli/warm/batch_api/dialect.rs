@@ -10,7 +10,7 @@ use crate::upstream::{RouteKind, classify_path, normal_path, upstream_uri};
 /// The Batch API of one upstream.
 #[derive(Clone, Debug)]
 pub(super) struct Dialect {
-    /// Address of the API without a path.
+    /// Address of live requests, on the same server.
     origin: Uri,
     /// Path before `/files` and `/batches`.
     prefix: String,
@@ -50,6 +50,11 @@ impl Dialect {
             waits_for_file: is_azure,
             origin: uri,
         })
+    }
+
+    /// Returns the address of live requests.
+    pub(super) const fn live(&self) -> &Uri {
+        &self.origin
     }
 
     /// Returns the address of a path below the API, with parameters.

@@ -4,10 +4,9 @@ use tokio::time::sleep;
 
 use super::remote::{Remote, RemoteError};
 
-/// Searches before the request is sent again. The service may list a new object late.
-const SEARCHES: u32 = 2;
-/// Wait between two searches, in multiples of the first wait before a retry.
-const SETTLE: u32 = 4;
+/// Waits before each search, in multiples of the first wait before a retry. The service may list a new object late, and
+/// a request that is sent again is paid twice.
+const SETTLE: [u32; 3] = [0, 4, 20];
 
 /// Sends a request until it has taken effect once. If it may have taken effect already, `find` searches for its result
 /// before `send` sends it (again).
@@ -19,10 +18,8 @@ pub(super) async fn exactly_once<T>(
 ) -> Result<T, RemoteError> {
     let mut backoff = remote.backoff();
     loop {
-        for search in 0..if in_doubt { SEARCHES } else { 0 } {
-            if search > 0 {
-                sleep(remote.first_wait * SETTLE).await;
-            }
+        for wait in SETTLE.iter().filter(|_| in_doubt) {
+            sleep(remote.first_wait * *wait).await;
             if let Some(found) = find().await? {
                 return Ok(found);
             }

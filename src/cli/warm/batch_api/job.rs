@@ -1,20 +1,18 @@
 //! Runs `vecho warm --batch-api`: continues the job of the state file, or plans one, asks, and runs it.
 
 use std::collections::HashSet;
-use std::fmt::Write;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use super::super::options::WarmOptions;
 use super::super::source::{Inputs, is_standard};
 use super::advance::JobRun;
 use super::api::BatchApi;
 use super::dialect::Dialect;
-use super::part_files::parsed_id;
+use super::part_files::{JobRequestForm, parsed_id};
 use super::plan::{JobPlan, Planner};
 use super::price;
 use super::remote::Remote;
-use super::state::{FORMAT, JobPart, JobState, JobTarget};
+use super::state::{FORMAT, FailedInput, JobPart, JobState, JobTarget};
 use super::state_file::StateFile;
 use crate::cli::batch::BatchCaller;
 use crate::cli::credential::Credential;
@@ -140,10 +138,10 @@ impl<'a> JobCommand<'a> {
 
     /// Plans a job, and returns it once it is approved; `None` if there is nothing to send.
     async fn planned(&self, earlier: Option<JobState>) -> Result<Option<JobState>, CommandError> {
-        let failed = earlier.map(|state| state.failed).unwrap_or_default();
-        let failed = if self.options.batch_api.retry_failed { Vec::new() } else { failed };
-        let excluded: HashSet<String> =
-            failed.iter().filter_map(|failed| Some(parsed_id(&failed.custom_id)?.2.to_owned())).collect();
+        // Failures of another model or with other options say nothing about this job.
+        let earlier = earlier.filter(|state| state.target == self.target && !self.options.batch_api.retry_failed);
+        let mut failed = earlier.map(|state| state.failed).unwrap_or_default();
+        let excluded: HashSet<String> = failed.iter().filter_map(key_of).collect();
         let inputs = Inputs::new(self.options)?;
         // A plan may be left that was killed before it was approved.
         self.state_file.remove_plan();
@@ -159,15 +157,18 @@ impl<'a> JobCommand<'a> {
         let plan = progress.alongside(Box::pin(planner.plan(inputs, &progress))).await?;
         drop(progress);
         let JobPlan { parts, cached, unreadable, left_out } = plan;
-        if left_out > 0 {
-            let inputs = counted(left_out, "input");
+        // An input that is no longer in the files cannot fail this job.
+        failed.retain(|failed| key_of(failed).is_some_and(|key| left_out.contains(&key)));
+        if !left_out.is_empty() {
+            let inputs = counted(left_out.len() as u64, "input");
             say(&format!("{inputs} of an earlier job failed, and --retry-failed is needed to send them again"));
         }
         let state = JobState {
             format: FORMAT,
-            job: job_name(),
+            job: random::hex(8),
             started_ms: Clock::System.now_ms(),
             target: self.target.clone(),
+            live_model: None,
             files: self.options.files.clone(),
             is_chunked: self.options.reading.chunk.is_some(),
             cached,
@@ -178,12 +179,34 @@ impl<'a> JobCommand<'a> {
         if state.parts.is_empty() {
             return self.finish(state).map(|()| None);
         }
-        if let Err(cause) = self.approve(&state).await {
-            self.state_file.remove_plan();
-            return Err(cause);
+        match self.approved(state).await {
+            Ok(state) => {
+                self.state_file.save(&state)?;
+                Ok(Some(state))
+            }
+            Err(cause) => {
+                self.state_file.remove_plan();
+                Err(cause)
+            }
         }
-        self.state_file.save(&state)?;
-        Ok(Some(state))
+    }
+
+    /// Returns the job once it is approved, with the model of live requests.
+    async fn approved(&self, mut state: JobState) -> Result<JobState, CommandError> {
+        self.approve(&state).await?;
+        if self.target.batch_model != self.target.model {
+            let JobTarget { path, model, dimensions, .. } = &self.target;
+            let body = JobRequestForm::new(path, model, *dimensions, false).body("\"vecho\"");
+            let api = BatchApi { remote: self.remote()?, dialect: self.dialect.clone() };
+            let answered = api.live_model(body).await;
+            state.live_model =
+                answered.map_err(|error| format!("a live request of {model} failed, so nothing was sent: {error}"))?;
+        }
+        Ok(state)
+    }
+
+    fn remote(&self) -> Result<Remote, CommandError> {
+        Remote::new(&self.config, self.credential.headers(&self.config), self.options.batch_api.poll)
     }
 
     async fn approve(&self, state: &JobState) -> Result<(), CommandError> {
@@ -203,8 +226,8 @@ impl<'a> JobCommand<'a> {
     }
 
     async fn carry_out(&self, state: JobState) -> Result<(), CommandError> {
-        let BatchApiSettings { poll, keeps_files } = self.settings();
-        let remote = Remote::new(&self.config, self.credential.headers(&self.config), poll)?;
+        let (poll, keeps_files) = (self.options.batch_api.poll, self.options.batch_api.keep_files);
+        let remote = self.remote()?;
         let total = state.parts.iter().map(|part| part.requests).sum();
         let progress = ProgressDisplay::new(self.options.quiet, "texts", Some(total));
         let mut run = JobRun {
@@ -261,20 +284,9 @@ impl<'a> JobCommand<'a> {
         failure(state.failed.len() as u64, unreadable).map_or(Ok(()), Err)
     }
 
-    fn settings(&self) -> BatchApiSettings {
-        let options = &self.options.batch_api;
-        BatchApiSettings { poll: options.poll, keeps_files: options.keep_files }
-    }
-
     fn is_f32(&self) -> Result<bool, CommandError> {
         Ok(speaks_f32(&self.config.upstream.target, &self.dialect.uri("/embeddings", &[])?))
     }
-}
-
-/// Settings of a run.
-struct BatchApiSettings {
-    poll: Duration,
-    keeps_files: bool,
 }
 
 fn failure(failed: u64, unreadable: u64) -> Option<CommandError> {
@@ -285,12 +297,7 @@ fn failure(failed: u64, unreadable: u64) -> Option<CommandError> {
     }
 }
 
-fn job_name() -> String {
-    let mut bytes = [0; 8];
-    random::fill(&mut bytes);
-    let mut name = String::new();
-    for byte in bytes {
-        write!(name, "{byte:02x}").expect("writing to a String must succeed");
-    }
-    name
+/// Returns the key of a failed input, as in its `custom_id`.
+fn key_of(failed: &FailedInput) -> Option<String> {
+    Some(parsed_id(&failed.custom_id)?.2.to_owned())
 }

@@ -29,8 +29,8 @@ pub(super) struct JobPlan {
     pub(super) cached: u64,
     /// Lines that are no input.
     pub(super) unreadable: u64,
-    /// Inputs that failed in an earlier job and are not sent again.
-    pub(super) left_out: u64,
+    /// Keys of the inputs that failed in an earlier job and are not sent again.
+    pub(super) left_out: HashSet<String>,
 }
 
 /// The planner's surroundings.
@@ -58,7 +58,7 @@ struct Planning<'a> {
     seen: HashSet<Key>,
     cached: u64,
     unreadable: u64,
-    left_out: u64,
+    left_out: HashSet<String>,
 }
 
 impl Planner<'_> {
@@ -81,7 +81,7 @@ impl Planner<'_> {
             seen: HashSet::new(),
             cached: 0,
             unreadable: 0,
-            left_out: 0,
+            left_out: HashSet::new(),
         };
         let read = planning.read(inputs).await;
         let Planning { writer, cached, unreadable, left_out, instance, .. } = planning;
@@ -187,8 +187,8 @@ impl Planning<'_> {
             }
             if is_fresh {
                 self.cached += 1;
-            } else if self.planner.excluded.contains(&key_digits(key)) {
-                self.left_out += 1;
+            } else if let Some(excluded) = self.planner.excluded.get(&key_digits(key)) {
+                self.left_out.insert(excluded.clone());
             } else {
                 self.add(input, key)?;
             }

@@ -6,7 +6,7 @@ use tokio::task::spawn_blocking;
 
 use super::state::{JobPart, JobTarget};
 use crate::cli::moving::CommandError;
-use crate::cli::progress::{counted, say};
+use crate::cli::progress::{counted, grouped, say};
 use crate::config::SavingsConfig;
 
 /// Units of a price in one unit of its currency.
@@ -16,7 +16,8 @@ const PICO: u128 = 1_000_000_000_000;
 pub(super) fn described(parts: &[JobPart], target: &JobTarget, savings: &SavingsConfig) -> String {
     let requests: u64 = parts.iter().map(|part| part.requests).sum();
     let tokens: u64 = parts.iter().map(|part| part.tokens).sum();
-    let batches = if parts.len() == 1 { "1 batch".to_owned() } else { counted(parts.len() as u64, "batche") };
+    let batches =
+        if parts.len() == 1 { "1 batch".to_owned() } else { format!("{} batches", grouped(parts.len() as u64)) };
     let price = cost(tokens, target, savings).map_or_else(
         || format!("at an unknown price (savings.prices has none for {})", target.model),
         |cost| format!("about {cost}"),

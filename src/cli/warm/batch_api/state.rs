@@ -16,6 +16,9 @@ pub(super) struct JobState {
     /// Start of the job in milliseconds since the Unix epoch.
     pub(super) started_ms: u64,
     pub(super) target: JobTarget,
+    /// Model that answers live requests, if batches have a model of their own.
+    #[serde(default)]
+    pub(super) live_model: Option<String>,
     /// Input files, for messages.
     pub(super) files: Vec<PathBuf>,
     /// True if the files were documents that were divided into chunks.

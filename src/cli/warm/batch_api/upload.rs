@@ -1,6 +1,5 @@
 //! The body of an upload: a form with a file, read from disk while it is sent.
 
-use std::fmt::Write;
 use std::fs::File;
 use std::io::{self, Cursor, Read};
 use std::path::Path;
@@ -41,13 +40,7 @@ impl FormBody {
 
 /// Returns a line that is not in the file: texts cannot contain it, because it is random.
 fn boundary() -> String {
-    let mut bytes = [0; 16];
-    random::fill(&mut bytes);
-    let mut mark = "vecho-".to_owned();
-    for byte in bytes {
-        write!(mark, "{byte:02x}").expect("writing to a String must succeed");
-    }
-    mark
+    format!("vecho-{}", random::hex(16))
 }
 
 impl Body for FormBody {

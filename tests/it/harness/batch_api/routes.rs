@@ -41,6 +41,10 @@ pub(crate) fn answer(service: &mut Service, request: &BatchRequest) -> (u16, Vec
         }
         ("GET", ["batches"]) => Some(batches(service, request)),
         ("GET", ["batches", id]) => service.poll(id),
+        ("POST", ["deployments", _, "embeddings"] | ["embeddings"]) => service.live_model.map(|model| {
+            let item = json!({"object": "embedding", "index": 0, "embedding": [0.6, 0.8]});
+            json!({"object": "list", "data": [item], "model": model, "usage": {"prompt_tokens": 1, "total_tokens": 1}})
+        }),
         _ => None,
     };
     value.map_or_else(|| refusal(404, "not_found"), |value| (200, value.to_string().into_bytes()))

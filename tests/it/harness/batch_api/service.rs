@@ -51,6 +51,8 @@ pub(crate) struct Service {
     pub(crate) polls: usize,
     /// Violations of the service's rules.
     pub(crate) violations: Vec<String>,
+    /// Model that answers live requests; without it there are none.
+    pub(crate) live_model: Option<&'static str>,
     /// Answers vectors of zeros, which no model returns.
     pub(crate) answers_zeros: bool,
 }

@@ -33,6 +33,15 @@ async fn a_half_failed_batch_gives_what_succeeded_and_lists_the_rest() {
 }
 
 #[tokio::test]
+async fn a_failure_of_an_earlier_job_does_not_fail_a_job_without_that_input() {
+    let site = Site::new("batch-api-earlier");
+    site.stub.service().refusals.push(refusal("bad"));
+    assert_eq!(site.warm(&site.file(&["one", "bad"]), &["--yes"]).said("1 failed").status, Some(1));
+    site.warm(&site.file(&["one"]), &["--yes"]).well().said("1 was cached already, 0 were fetched, 0 failed");
+    site.is_clean();
+}
+
+#[tokio::test]
 async fn an_expired_batch_gives_what_was_completed_and_the_rest_can_be_sent_again() {
     for (name, ending, code) in [
         ("batch-api-expired", Ending::Expired(1), "batch_expired"),

@@ -63,3 +63,38 @@ async fn an_exhausted_quota_stops_the_command_and_loses_nothing() {
     site.warm(&file, &[]).well().said("1 was fetched");
     assert_eq!(site.stub.service().uploads, 1);
 }
+
+#[tokio::test]
+async fn a_batch_that_runs_is_not_given_up_for_a_refused_status_or_download() {
+    let site = Site::new("batch-api-late-refusal");
+    let file = site.file(&["one"]);
+    for request in ["GET /v1/batches/", "GET /v1/files/"] {
+        site.stub.fail(request, Fault::Status(400, "bad_gateway_rule"));
+        let ended = site.warm(&file, &["--yes"]).said("bad_gateway_rule").said("the same command continues from");
+        assert_eq!((ended.status, site.stub.count("DELETE /v1/files/")), (Some(1), 0), "{request}");
+    }
+    site.warm(&file, &[]).well().said("continuing the job").said("1 was fetched, 0 failed");
+    site.billed_once(&["one"]);
+    site.is_clean();
+}
+
+#[tokio::test]
+async fn answers_of_another_model_than_live_ones_are_not_imported() {
+    let site = Site::new("batch-api-model");
+    let file = site.file(&["one"]);
+    let other = ["--yes", "--batch-model", "other"];
+    let refused = site.warm(&file, &other).said("a live request of").said("nothing was sent");
+    assert_eq!((refused.status, site.stub.service().uploads), (Some(1), 0));
+    site.stub.service().live_model = Some(super::super::command::TINY);
+    let refused = site.warm(&file, &other).said("the batch was answered by other").said("nothing was imported");
+    assert_eq!(refused.status, Some(1));
+    let live = site.stub.count("POST /v1/embeddings");
+    let asked = super::super::command::ask(
+        &site.vecho,
+        &serde_json::json!({"model": super::super::command::TINY,
+        "input": "one"}),
+        None,
+    )
+    .await;
+    assert_eq!((asked.status, site.stub.count("POST /v1/embeddings")), (200, live + 1), "it was not cached");
+}
