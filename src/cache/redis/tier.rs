@@ -14,9 +14,7 @@ use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::{LinkManager, OnPurges};
 use super::writing::{BATCH, RedisWriter};
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
-use crate::cache::{
-    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
-};
+use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::config::RedisConfig;
 use crate::key::Key;
 use crate::observe::metrics::Metrics;
@@ -39,10 +37,10 @@ pub struct RedisParts {
 
 /// The tier in Redis or Valkey.
 pub struct RedisTier {
-    manager: Arc<LinkManager>,
-    queue: Arc<WriteQueue>,
-    holds: Arc<Holds>,
-    parts: RedisParts,
+    pub(super) manager: Arc<LinkManager>,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) parts: RedisParts,
     tasks: Tasks,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -62,6 +60,7 @@ impl RedisTier {
     /// Starts to connect in the background. The start of the process does not wait for it.
     pub fn begin(&self, on_purges: Box<dyn OnPurges>) {
         self.tasks.spawn_until_stop(Arc::clone(&self.manager).run(on_purges));
+        self.tasks.spawn_until_stop(Arc::clone(&self.holds).renew(Arc::clone(&self.manager)));
         let (manager, queue, holds) = (Arc::clone(&self.manager), Arc::clone(&self.queue), Arc::clone(&self.holds));
         self.tasks.spawn_until_stop(RedisWriter { manager, queue, holds, clock: self.parts.clock.clone() }.run());
     }
@@ -112,7 +111,7 @@ impl RedisTier {
     }
 
     /// Reports success or failure to the status of the link and returns the results.
-    fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
+    pub(super) fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
         match &answers.error {
             None => self.manager.status.answered(),
             Some(error) => self.manager.status.failed(link, error),
@@ -154,35 +153,6 @@ impl RedisTier {
                 0
             }
         }
-    }
-
-    async fn request_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
-        let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
-        let (Some(link), Some(length)) = (self.manager.status.link(), self.manager.config.lease) else {
-            return unknown();
-        };
-        let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
-        let mut answers = Vec::with_capacity(keys.len());
-        let until = Instant::now() + self.manager.config.timeout;
-        // As in `read`, the values of one round trip stay within the limit even at their largest size.
-        for keys in keys.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
-            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, clear_count))).collect();
-            let within = until.saturating_duration_since(Instant::now());
-            let asked = link.lease(pairs, &self.holds.token, length, within).await;
-            answers.extend(self.judge(&link, asked));
-        }
-        let is_ours = |answer: &Option<(bool, Option<Bytes>)>| matches!(answer, Some((true, _)));
-        let ours = keys.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
-        self.holds.add(ours.map(|(key, _)| *key));
-        // A response that came too late may have granted a lease, which would delay every replica.
-        let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
-        self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.manager);
-        let sight = |answer| match answer {
-            Some((true, stored)) => LeaseReply { stored, standing: LeaseHolder::Ours },
-            Some((false, stored)) => LeaseReply { stored, standing: LeaseHolder::Theirs },
-            None => LeaseReply::UNKNOWN,
-        };
-        answers.into_iter().map(sight).collect()
     }
 
     async fn finish(&self, timeout: Duration) -> usize {
@@ -268,24 +238,6 @@ impl LowerTier for RedisTier {
 
     fn close(&self, timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(self.finish(timeout))
-    }
-}
-
-impl Leases for RedisTier {
-    fn tier(&self) -> Tier {
-        Tier::Redis
-    }
-
-    fn length(&self) -> Duration {
-        self.manager.config.lease.unwrap_or_default()
-    }
-
-    fn take<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<LeaseReply>> {
-        Box::pin(self.request_leases(keys))
-    }
-
-    fn release(&self, keys: &[Key]) {
-        self.holds.release(keys, &self.queue, &self.manager);
     }
 }
 
