@@ -75,6 +75,19 @@ pub trait Leases: Send + Sync + Debug {
     /// Returns how long a fetch waits for leases of others, whose calls usually take `call_time`.
     fn longest_wait(&self, call_time: Option<Duration>) -> Duration;
 
+    /// Reads the stored value of each key, and requests the lease of each missing one. `unleased` keys at the end are
+    /// only read. A lease that is granted waits for a fetch, which gets it by [`Leases::take`], or for
+    /// [`Leases::give_back`]. Implementations apply their own timeout.
+    fn look_up<'a>(
+        &'a self,
+        keys: &'a [Key],
+        unleased: usize,
+        call_time: Option<Duration>,
+    ) -> BoxFuture<'a, Vec<Option<Bytes>>>;
+
+    /// Gives back the leases of a look-up that no fetch has got. Never waits.
+    fn give_back(&self, keys: &[Key]);
+
     /// Requests the lease of each key that has none and reads the stored value. The length of the leases follows
     /// `call_time`, the usual duration of a call. Implementations apply their own timeout.
     fn take<'a>(&'a self, keys: &'a [Key], call_time: Option<Duration>) -> BoxFuture<'a, Vec<LeaseReply>>;

@@ -25,5 +25,5 @@ pub use leases::{ForeignLease, LeaseEnd, LeaseHolder, LeaseReply, LeasedFetch, L
 pub use lower::{AtRest, Durability, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Arrivals, Found, ImportOutcome, Lookup, Purge, Stack};
+pub use stack::{Arrivals, Found, ImportOutcome, LeaseLookup, Lookup, Purge, Stack};
 pub use writer::{BatchLimits, Queued, WriteBatch, WriteQueue};

@@ -1,13 +1,15 @@
 //! Keys that other replicas fetch, and when to look for their results.
 //!
 //! The keys that one fetch of another replica leases usually end together. So one look asks for one key of each such
-//! fetch, and for the rest only when that key has changed. The pauses follow the usual time of a call, and grow with the
-//! number of fetches that the process waits for. See `docs/design/redis.md` for the arithmetic.
+//! fetch, and for the rest only when that key has changed. Requests of one process that wait for the same fetch take
+//! turns. The pauses follow the usual time of a call, and grow with the number of fetches that the process waits for.
+//! See `docs/design/redis.md` for the arithmetic.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::cache::{ForeignLease, LeasedFetch};
 
@@ -20,15 +22,64 @@ const LOOKS_PER_CALL: u32 = 8;
 /// most.
 const PAUSE_PER_FETCH: Duration = Duration::from_micros(500);
 
+/// Fetches of other replicas that this process waits for.
+#[derive(Debug, Default)]
+pub(super) struct AwaitedTable(Mutex<BTreeMap<LeasedFetch, TableEntry>>);
+
+/// A fetch of another replica in the table of the process.
+#[derive(Debug, Default)]
+struct TableEntry {
+    /// Number of requests that wait for it.
+    waiting: usize,
+    /// Time of the last question, if it had not ended then.
+    asked_at: Option<Instant>,
+}
+
+impl AwaitedTable {
+    fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    fn enter(&self, fetch: LeasedFetch) {
+        self.lock().entry(fetch).or_default().waiting += 1;
+    }
+
+    fn leave(&self, fetch: LeasedFetch) {
+        let mut table = self.lock();
+        let Some(entry) = table.get_mut(&fetch) else { return };
+        entry.waiting -= 1;
+        // The fetch has changed, or a request has stopped to wait. The others ask for themselves next.
+        entry.asked_at = None;
+        if entry.waiting == 0 {
+            table.remove(&fetch);
+        }
+    }
+
+    /// Returns true if no request of the process has asked since `since`, and notes a question now.
+    fn ask(&self, fetch: LeasedFetch, since: Instant) -> bool {
+        let mut table = self.lock();
+        let Some(entry) = table.get_mut(&fetch) else { return true };
+        let is_due = entry.asked_at.is_none_or(|asked_at| asked_at <= since);
+        if is_due {
+            entry.asked_at = Some(Instant::now());
+        }
+        is_due
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LeasedFetch, TableEntry>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Keys that other replicas fetch. `T` is a key with its place.
 #[derive(Debug)]
 pub(super) struct AwaitedFetches<T> {
     fetches: BTreeMap<AwaitedId, AwaitedFetch<T>>,
-    /// Number of fetches that the whole process waits for.
-    total: Arc<AtomicUsize>,
-    /// The part of it that belongs to this value.
-    counted: usize,
+    table: Arc<AwaitedTable>,
+    /// Number of keys so far whose leases do not name their fetch.
     unnamed: usize,
+    /// The pause before the present look.
+    pause: Duration,
 }
 
 /// A fetch of another replica, or a key whose lease does not name its fetch.
@@ -47,9 +98,9 @@ struct AwaitedFetch<T> {
 }
 
 impl<T> AwaitedFetches<T> {
-    /// Returns no keys. `total` counts the fetches that all values of the process wait for.
-    pub(super) fn new(total: Arc<AtomicUsize>) -> Self {
-        Self { fetches: BTreeMap::new(), total, counted: 0, unnamed: 0 }
+    /// Returns no keys. `table` has the fetches that the process waits for.
+    pub(super) fn new(table: Arc<AwaitedTable>) -> Self {
+        Self { fetches: BTreeMap::new(), table, unnamed: 0, pause: Duration::ZERO }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -61,10 +112,11 @@ impl<T> AwaitedFetches<T> {
     pub(super) fn note(&mut self, leased: Vec<(T, ForeignLease)>) -> Vec<T> {
         for (key, lease) in leased {
             let id = lease.fetch.map_or_else(|| self.next_unnamed(), AwaitedId::Fetch);
-            let fetch = self.fetches.entry(id).or_insert_with(|| AwaitedFetch {
-                call_time: None,
-                keys: VecDeque::new(),
-                is_asked: false,
+            let fetch = self.fetches.entry(id).or_insert_with(|| {
+                if let Some(named) = id.named() {
+                    self.table.enter(named);
+                }
+                AwaitedFetch { call_time: None, keys: VecDeque::new(), is_asked: false }
             });
             fetch.call_time = lease.call_time;
             fetch.is_asked = false;
@@ -73,25 +125,35 @@ impl<T> AwaitedFetches<T> {
         }
         let changed: Vec<AwaitedId> =
             self.fetches.iter().filter(|(_, fetch)| fetch.is_asked).map(|(id, _)| *id).collect();
-        let keys = changed.iter().filter_map(|id| self.fetches.remove(id)).flat_map(|fetch| fetch.keys).collect();
-        self.count();
-        keys
+        changed.into_iter().flat_map(|id| self.end(id)).collect()
     }
 
-    /// Returns one key of each fetch, to be asked for.
+    /// Returns one key of each fetch, to be asked for. Leaves out fetches for which another request of the process has
+    /// just asked.
     pub(super) fn asked(&mut self) -> Vec<T> {
-        let ask = |fetch: &mut AwaitedFetch<T>| {
-            fetch.is_asked = true;
-            fetch.keys.pop_front()
-        };
-        self.fetches.values_mut().filter_map(ask).collect()
+        let since = Instant::now().checked_sub(self.pause / 2).unwrap_or_else(Instant::now);
+        let mut asked = Vec::new();
+        for (id, fetch) in &mut self.fetches {
+            if id.named().is_none_or(|fetch| self.table.ask(fetch, since)) {
+                fetch.is_asked = true;
+                asked.extend(fetch.keys.pop_front());
+            }
+        }
+        asked
     }
 
     /// Stops waiting, and returns all keys.
     pub(super) fn give_up(&mut self) -> Vec<T> {
-        let keys = std::mem::take(&mut self.fetches).into_values().flat_map(|fetch| fetch.keys).collect();
-        self.count();
-        keys
+        let all: Vec<AwaitedId> = self.fetches.keys().copied().collect();
+        all.into_iter().flat_map(|id| self.end(id)).collect()
+    }
+
+    /// Stops waiting for a fetch, and returns its keys.
+    fn end(&mut self, id: AwaitedId) -> VecDeque<T> {
+        if let Some(named) = id.named() {
+            self.table.leave(named);
+        }
+        self.fetches.remove(&id).map(|fetch| fetch.keys).unwrap_or_default()
     }
 
     /// Returns the longest usual call time of the holders; `None` if that of one is unknown.
@@ -103,29 +165,36 @@ impl<T> AwaitedFetches<T> {
 
     /// Returns the pause before the next look, after `waited` since the first one. `jitter` is between zero and one.
     /// Replicas that wait for the same fetch thus do not look at the same moment.
-    pub(super) fn pause(&self, waited: Duration, jitter: f64) -> Duration {
+    pub(super) fn pause(&mut self, waited: Duration, jitter: f64) -> Duration {
         let quickest = self.fetches.values().filter_map(|fetch| fetch.call_time).min().unwrap_or_default();
         let by_call = (quickest.max(waited) / LOOKS_PER_CALL).clamp(SHORTEST_PAUSE, LONGEST_PAUSE);
-        let total = u32::try_from(self.total.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
-        by_call.max(PAUSE_PER_FETCH.saturating_mul(total)).mul_f64(0.75 + jitter / 2.0)
+        let unnamed = self.fetches.keys().filter(|id| id.named().is_none()).count();
+        let awaited = u32::try_from(self.table.len() + unnamed).unwrap_or(u32::MAX);
+        self.pause = by_call.max(PAUSE_PER_FETCH.saturating_mul(awaited));
+        self.pause.mul_f64(0.75 + jitter / 2.0)
     }
 
     fn next_unnamed(&mut self) -> AwaitedId {
         self.unnamed += 1;
         AwaitedId::Unnamed(self.unnamed)
     }
+}
 
-    fn count(&mut self) {
-        let now = self.fetches.len();
-        self.total.fetch_add(now, Ordering::Relaxed);
-        self.total.fetch_sub(self.counted, Ordering::Relaxed);
-        self.counted = now;
+impl AwaitedId {
+    /// Returns the fetch, if the lease names it.
+    const fn named(self) -> Option<LeasedFetch> {
+        match self {
+            Self::Fetch(fetch) => Some(fetch),
+            Self::Unnamed(_) => None,
+        }
     }
 }
 
 impl<T> Drop for AwaitedFetches<T> {
     fn drop(&mut self) {
-        self.total.fetch_sub(self.counted, Ordering::Relaxed);
+        for fetch in self.fetches.keys().filter_map(|id| id.named()) {
+            self.table.leave(fetch);
+        }
     }
 }
 

@@ -125,6 +125,7 @@ impl Fetch {
             space: self.space.key,
             codec: self.context.config.cache.codec,
             trace: &self.context.trace,
+            leases: None,
         }
     }
 

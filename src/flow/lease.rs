@@ -21,6 +21,7 @@ use super::fetch_leases::FetchLeases;
 use super::progress::Served;
 use crate::cache::{ForeignLease, Found, LeaseEnd, LeaseHolder, LeaseReply, Leases};
 use crate::key::Key;
+use crate::observe::metrics::LeaseWait;
 use crate::process::random;
 use crate::wire::Input;
 
@@ -31,6 +32,22 @@ const WAIT_SHARE: u32 = 2;
 type Placed = (usize, Input<'static>);
 /// Inputs with their places in the lead.
 type Open = Vec<Placed>;
+
+/// Inputs that were asked for and are not stored.
+#[derive(Default)]
+struct Sorted {
+    to_fetch: Open,
+    theirs: Vec<(Placed, ForeignLease)>,
+    /// Ends of the waits, if the inputs have waited.
+    ends: Vec<LeaseWait>,
+}
+
+impl Sorted {
+    fn fetch(&mut self, input: Placed, end: LeaseWait) {
+        self.to_fetch.push(input);
+        self.ends.push(end);
+    }
+}
 
 impl Fetch {
     /// Returns the lease store if this fetch uses leases. Vectors that must not be stored, or not be read from the
@@ -47,13 +64,17 @@ impl Fetch {
         let begun = Instant::now();
         let call_time = self.flow.batcher.recent_call_time(&self.lane);
         let mut awaited = AwaitedFetches::new(Arc::clone(&leases.awaited));
-        let (mut fetches, mut asked) = (FuturesUnordered::new(), open);
+        let (mut fetches, mut asked, mut has_waited) = (FuturesUnordered::new(), open, false);
         // Each round takes the free leases, starts to fetch their keys, and waits for the remaining keys.
         loop {
             let keys = self.keys_of(&asked);
             // The fetches of earlier rounds must make progress meanwhile, because requests wait for them.
             let replies = beside(&mut fetches, leases.store.take(&keys, call_time)).await;
-            let (to_fetch, theirs) = self.sort(&leases.store, asked, replies);
+            let Sorted { to_fetch, theirs, ends } = self.sort(&leases.store, asked, replies);
+            if has_waited {
+                ends.into_iter().for_each(|end| self.flow.metrics.cache.lease_waits(end, 1));
+            }
+            has_waited = true;
             fetches.push(self.fetch(to_fetch));
             asked = awaited.note(theirs);
             if !asked.is_empty() {
@@ -65,7 +86,9 @@ impl Fetch {
             let (waited, longest_wait) = (begun.elapsed(), self.longest_wait(leases, &awaited, begun));
             if waited >= longest_wait {
                 // At worst the upstream gets a second call for these keys. Their requests do not fail.
-                fetches.push(self.fetch(awaited.give_up()));
+                let late = awaited.give_up();
+                self.flow.metrics.cache.lease_waits(LeaseWait::TooLong, late.len());
+                fetches.push(self.fetch(late));
                 break;
             }
             let pause = awaited.pause(waited, random::fraction()).min(longest_wait - waited);
@@ -82,31 +105,31 @@ impl Fetch {
         leases.store.longest_wait(awaited.call_time()).min(left / WAIT_SHARE)
     }
 
-    /// Completes the keys that are stored by now. Returns the inputs to fetch here, and those to wait for.
-    fn sort(
-        &self,
-        store: &Arc<dyn Leases>,
-        asked: Open,
-        replies: Vec<LeaseReply>,
-    ) -> (Open, Vec<(Placed, ForeignLease)>) {
-        let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
+    /// Completes the keys that are stored by now, and sorts the others.
+    fn sort(&self, store: &Arc<dyn Leases>, asked: Open, replies: Vec<LeaseReply>) -> Sorted {
+        let (mut sorted, mut stored) = (Sorted::default(), Vec::new());
         for ((place, input), reply) in asked.into_iter().zip(replies) {
             let key = self.lead.keys()[place];
             let found = reply
                 .stored
                 .map(|bytes| self.flow.tiers.take_in(store.tier(), key, &bytes, &self.lookup(), self.space.generation));
             match (found, reply.standing) {
-                (Some(Found::Fresh(record, tier)), _) => stored.push((place, Served::stored(record, tier))),
-                (_, LeaseHolder::Theirs(lease)) => theirs.push(((place, input), lease)),
+                (Some(Found::Fresh(record, tier)), _) => {
+                    stored.push((place, Served::stored(record, tier)));
+                    sorted.ends.push(LeaseWait::Stored);
+                }
+                (_, LeaseHolder::Theirs(lease)) => sorted.theirs.push(((place, input), lease)),
+                (_, LeaseHolder::Ours) => sorted.fetch((place, input), LeaseWait::TakenOver),
                 // Without an agreement each replica fetches.
-                (_, LeaseHolder::Ours | LeaseHolder::Failed | LeaseHolder::Unknown) => to_fetch.push((place, input)),
+                (_, LeaseHolder::Failed) => sorted.fetch((place, input), LeaseWait::Failed),
+                (_, LeaseHolder::Unknown) => sorted.fetch((place, input), LeaseWait::Unavailable),
             }
         }
         let places: Vec<usize> = stored.iter().map(|(place, _)| *place).collect();
         self.lead.complete(stored.into_iter().map(|(place, served)| (place, Ok(served))));
         // The lease and the record are requested together, so a stored key may have a lease as well.
         self.release(&places, LeaseEnd::GivenUp);
-        (to_fetch, theirs)
+        sorted
     }
 
     /// Releases the leases of these places of the lead, if leases are in use.

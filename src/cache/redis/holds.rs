@@ -40,7 +40,9 @@ struct Hold {
 
 /// Event that a lease waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum HoldEvent {
+pub(super) enum HoldEvent {
+    /// A fetch that takes it over, after a look-up has found nothing.
+    Claim,
     /// The end of the fetch.
     Fetch,
     /// The write of the result; then the lease is released.
@@ -62,9 +64,9 @@ impl Holds {
     }
 
     /// Adds leases that this process now holds. With `renewed`, their length, they are renewed until their release.
-    pub(super) fn add(&self, keys: impl IntoIterator<Item = Key>, renewed: Option<Duration>) {
+    pub(super) fn add(&self, keys: impl IntoIterator<Item = Key>, event: HoldEvent, renewed: Option<Duration>) {
         let renewal = renewed.map(|length| (length, Instant::now() + length / 3));
-        let hold = Hold { event: HoldEvent::Fetch, renewal };
+        let hold = Hold { event, renewal };
         let mut held = self.lock();
         let was_empty = held.is_empty();
         held.extend(keys.into_iter().map(|key| (key, hold)));
@@ -74,12 +76,45 @@ impl Holds {
         }
     }
 
+    /// Hands leases that a look-up has taken to a fetch. Returns for each key whether there was one.
+    pub(super) fn claim(&self, keys: &[Key]) -> Vec<bool> {
+        let mut held = self.lock();
+        let mut claim = |key| {
+            let hold = held.get_mut(key).filter(|hold| hold.event == HoldEvent::Claim);
+            hold.map(|hold| hold.event = HoldEvent::Fetch).is_some()
+        };
+        keys.iter().map(&mut claim).collect()
+    }
+
+    /// Releases leases that a look-up has taken and no fetch has claimed.
+    pub(super) fn give_back(&self, keys: &[Key], manager: &Arc<LinkManager>) {
+        let mut held = self.lock();
+        let is_unclaimed = |key: &&Key| held.get(*key).is_some_and(|hold| hold.event == HoldEvent::Claim);
+        let unclaimed: Vec<Key> = keys.iter().filter(is_unclaimed).copied().collect();
+        for key in &unclaimed {
+            held.remove(key);
+        }
+        drop(held);
+        self.end(unclaimed, false, manager);
+    }
+
+    /// Releases leases that may have been granted although no answer said so.
+    pub(super) fn end_unclear(&self, mut keys: Vec<Key>, manager: &Arc<LinkManager>) {
+        let held = self.lock();
+        // Another fetch of this process may hold the lease.
+        keys.retain(|key| !held.contains_key(key));
+        drop(held);
+        self.end(keys, false, manager);
+    }
+
     /// Releases leases, each as soon as no write for its key is queued.
     pub(super) fn release(&self, keys: &[Key], end: LeaseEnd, (queue, manager): (&WriteQueue, &Arc<LinkManager>)) {
         let mut held = self.lock();
         let mut now = Vec::new();
         for key in keys {
             match held.get_mut(key) {
+                // A look-up of another request has taken it, which gives it back.
+                Some(Hold { event: HoldEvent::Claim, .. }) => {}
                 // If the lease ended before the record is in Redis, another replica would fetch the same input.
                 Some(hold) if queue.holds(key) => hold.event = HoldEvent::Write,
                 Some(_) => now.extend(held.remove_entry(key).map(|(key, _)| key)),
@@ -190,7 +225,7 @@ mod tests {
         let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Clock::manual(0), Tasks::new()));
         let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000, super::super::writing::BATCH));
         let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
-        holds.add([key(1), key(2)], None);
+        holds.add([key(1), key(2)], HoldEvent::Fetch, None);
         queue.push(key(1), AtRest { bytes: bytes::Bytes::from_static(b"record"), until_ms: 1 });
         holds.release(&[key(1), key(2)], LeaseEnd::Fetched, (&queue, &manager));
         let held = || holds.lock().keys().copied().collect::<Vec<_>>();
@@ -206,10 +241,24 @@ mod tests {
         let holds = Holds::new(Tasks::new());
         let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
         let length = Duration::from_secs(3);
-        holds.add([key(1)], Some(length));
-        holds.add([key(2)], None);
+        holds.add([key(1)], HoldEvent::Fetch, Some(length));
+        holds.add([key(2)], HoldEvent::Claim, None);
         assert!(holds.due(Instant::now()).is_empty());
         let due = holds.due(Instant::now() + length / 3);
         assert_eq!(due.into_iter().collect::<Vec<_>>(), [(length, vec![key(1)])]);
+    }
+
+    #[tokio::test]
+    async fn a_lease_of_a_lookup_goes_to_a_fetch_or_back() {
+        let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
+        let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Clock::manual(0), Tasks::new()));
+        let (holds, queue) = (Holds::new(Tasks::new()), WriteQueue::new(10_000, super::super::writing::BATCH));
+        let key = |n: u8| KeyBuilder::new(None).part(Tag::Text, &[n]).finish();
+        holds.add([key(1), key(2)], HoldEvent::Claim, None);
+        holds.release(&[key(1), key(2)], LeaseEnd::GivenUp, (&queue, &manager));
+        assert_eq!(holds.claim(&[key(1), key(3)]), [true, false], "a fetch without the lease does not release it");
+        holds.give_back(&[key(1), key(2)], &manager);
+        assert_eq!(holds.lock().keys().copied().collect::<Vec<_>>(), [key(1)]);
+        assert_eq!(holds.claim(&[key(1)]), [false], "it has been claimed");
     }
 }

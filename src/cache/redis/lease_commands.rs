@@ -12,17 +12,20 @@ use super::connect::Connection;
 use super::lease_value::FAILED;
 use super::link::{Answers, Group, Link, MAX_RECORD_BYTES, bytes};
 
-/// Takes the lease of each key that has none, and reads the record. For each pair of a lease and a record it returns the
-/// record, and then 1 if the lease was taken, its value if another fetch holds it, or -1 if Redis refused it. A refused
-/// write must not hide the records, so errors are caught.
+/// Reads records, and takes the lease of each key that has none. For each pair of a lease and a record it returns the
+/// record, and then 1 if the lease was taken, its value if another fetch holds it, 0 if it was not wanted, or -1 if Redis
+/// refused it. A lease is not wanted if its name is that of the record, or, unless the last argument is 1, if there is a
+/// record. A refused write must not hide the records, so errors are caught.
 const TAKE: &str = "local out = {} \
     for i = 1, #KEYS, 2 do \
     local stored = redis.pcall('GETRANGE', KEYS[i + 1], 0, ARGV[3]) \
     if type(stored) ~= 'string' then stored = '' end \
-    local held = redis.pcall('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) \
+    local held = 0 \
+    if KEYS[i] ~= KEYS[i + 1] and (stored == '' or ARGV[4] == '1') then \
+    held = redis.pcall('SET', KEYS[i], ARGV[1], 'NX', 'PX', ARGV[2]) \
     if held == false then held = redis.pcall('GET', KEYS[i]) \
     elseif held.ok then held = 1 end \
-    if type(held) == 'table' or held == false then held = -1 end \
+    if type(held) == 'table' or held == false then held = -1 end end \
     out[#out + 1] = stored; out[#out + 1] = held end \
     return out";
 
@@ -57,6 +60,8 @@ pub(super) enum LeaseText {
     Granted,
     /// Another fetch holds it, with this value.
     Held(Vec<u8>),
+    /// There is a record, so no lease was requested.
+    Unwanted,
     /// Redis accepts no lease.
     Refused,
 }
@@ -66,10 +71,12 @@ pub(super) enum LeaseText {
 pub(super) struct LeaseForm {
     pub(super) value: String,
     pub(super) length: Duration,
+    /// True if leases are taken also of keys that have a record.
+    pub(super) even_if_stored: bool,
 }
 
 impl Link {
-    /// Requests a lease and reads the record for each pair `(lease, record)`.
+    /// Requests a lease and reads the record for each pair `(lease, record)`. A pair of equal names is only read.
     pub(super) async fn lease(
         &self,
         names: Vec<(String, String)>,
@@ -78,7 +85,8 @@ impl Link {
     ) -> Answers<(LeaseText, Option<Bytes>)> {
         let scripts = self.scripts(names, |pairs| {
             let mut take = script(TAKE, pairs.iter().flat_map(|(lease, record)| [lease, record]));
-            take.arg(&form.value).arg(millis(form.length)).arg(MAX_RECORD_BYTES).to_owned()
+            take.arg(&form.value).arg(millis(form.length)).arg(MAX_RECORD_BYTES).arg(u8::from(form.even_if_stored));
+            take
         });
         self.run(scripts, within, |values| {
             // Each pair of values belongs to one key.
@@ -148,6 +156,7 @@ impl Link {
 
 fn taken((stored, held): (Value, Value)) -> (LeaseText, Option<Bytes>) {
     let held = match held {
+        Value::Int(0) => LeaseText::Unwanted,
         Value::Int(1) => LeaseText::Granted,
         Value::BulkString(value) => LeaseText::Held(value),
         _ => LeaseText::Refused,

@@ -5,6 +5,7 @@
 //! affect the others. Values are read with GETRANGE, because MGET returns a value whole, however large it is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -39,6 +40,8 @@ pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_B
 pub(super) struct Link {
     pub(super) queries: Connection,
     writes: Connection,
+    /// True if Redis refuses scripts to this login.
+    refuses_scripts: AtomicBool,
 }
 
 /// Results for several keys.
@@ -69,7 +72,19 @@ pub(super) type GroupResult = Option<RedisResult<Vec<RedisResult<Value>>>>;
 impl Link {
     pub(super) async fn open(config: &RedisConfig) -> Result<Self, LinkError> {
         let (queries, writes) = tokio::join!(Connection::open(config), Connection::open(config));
-        Ok(Self { queries: queries?, writes: writes? })
+        Ok(Self { queries: queries?, writes: writes?, refuses_scripts: AtomicBool::new(false) })
+    }
+
+    /// Returns true if Redis has refused scripts, without which there are no leases.
+    pub(super) fn refuses_scripts(&self) -> bool {
+        self.refuses_scripts.load(Ordering::Relaxed)
+    }
+
+    /// Notes that Redis refuses scripts, until the next connection.
+    pub(super) fn note_refused_scripts(&self, cause: &str) {
+        if !self.refuses_scripts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(cause, "Redis refuses scripts; each replica fetches texts for itself");
+        }
     }
 
     /// Checks that Redis answers, on each primary node of a cluster.

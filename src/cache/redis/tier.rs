@@ -65,16 +65,26 @@ impl RedisTier {
         self.tasks.spawn_until_stop(RedisWriter { manager, queue, holds, clock: self.parts.clock.clone() }.run());
     }
 
-    async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
+    /// Looks up keys. With `leased`, a number of keys at the end and the usual time of a call, it also takes the leases
+    /// of the missing keys before those.
+    pub(super) async fn find(&self, keys: &[Key], leased: Option<(usize, Option<Duration>)>) -> Vec<Option<Bytes>> {
         // Queued entries are newer than those in Redis, and are found even while it is down.
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
         let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
         if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
             let begun = Instant::now();
-            let clear_count = self.manager.ledger.clear_count();
-            let names: Vec<String> =
-                places.iter().map(|place| self.manager.names.record(&keys[*place], clear_count)).collect();
-            let values = self.read(&link, &names).await;
+            let open: Vec<Key> = places.iter().map(|place| keys[*place]).collect();
+            let values = match leased {
+                Some((unleased, call_time)) => {
+                    let at_end = places.iter().filter(|place| **place >= keys.len() - unleased).count();
+                    self.read_and_lease(&link, &open, (at_end, call_time)).await
+                }
+                None => None,
+            };
+            let values = match values {
+                Some(values) => values,
+                None => self.read(&link, &open).await,
+            };
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
@@ -88,7 +98,9 @@ impl RedisTier {
 
     /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
     /// the values exceed the limit, by one value at most, or if Redis fails.
-    async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
+    async fn read(&self, link: &Arc<Link>, keys: &[Key]) -> Vec<Option<Bytes>> {
+        let clear_count = self.manager.ledger.clear_count();
+        let names: Vec<String> = keys.iter().map(|key| self.manager.names.record(key, clear_count)).collect();
         let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
         // The timeout covers all round trips together.
         let until = Instant::now() + self.manager.config.timeout;
@@ -179,7 +191,7 @@ impl LowerTier for RedisTier {
     }
 
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
-        Box::pin(self.find(keys))
+        Box::pin(self.find(keys, None))
     }
 
     fn put(&self, key: Key, entry: AtRest) {

@@ -2,7 +2,7 @@
 
 use tokio::time::sleep;
 
-use super::remote::{Remote, RemoteError};
+use super::remote::{Remote, RemoteError, wait_after};
 
 /// Searches before the request is sent again. The service may list a new object late.
 const SEARCHES: u32 = 2;
@@ -17,7 +17,7 @@ pub(super) async fn exactly_once<T>(
     find: impl AsyncFn() -> Result<Option<T>, RemoteError>,
     send: impl AsyncFn() -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
-    let mut backoff = remote.backoff();
+    let mut schedule = remote.schedule();
     loop {
         for search in 0..if in_doubt { SEARCHES } else { 0 } {
             if search > 0 {
@@ -32,6 +32,6 @@ pub(super) async fn exactly_once<T>(
             Err(error) => error,
         };
         in_doubt |= matches!(error, RemoteError::Lost(_));
-        backoff.wait_after(error).await?;
+        wait_after(error, &mut schedule).await?;
     }
 }
