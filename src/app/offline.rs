@@ -86,7 +86,8 @@ impl OfflineCache {
     /// Returns for each key of a space whether it has a record that is fresh.
     pub async fn holds(&self, space: Key, keys: &[Key]) -> Vec<bool> {
         let (now_ms, trace, space_state) = (self.clock.now_ms(), TraceContext::NONE, SpaceState::default());
-        let lookup = Lookup { now_ms, max_age_ms: None, space_state: &space_state, space, codec: self.codec, trace };
+        let (max_age_ms, codec, leases) = (None, self.codec, None);
+        let lookup = Lookup { now_ms, max_age_ms, space_state: &space_state, space, codec, trace, leases };
         self.stack.examine(keys, &lookup).await.iter().map(Found::is_fresh).collect()
     }
 

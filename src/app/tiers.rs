@@ -7,8 +7,8 @@ use crate::cache::purges::{PurgeNews, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Leases, LowerTier, Tier};
-use crate::config::Live;
-use crate::flow::Flow;
+use crate::config::{LeaseMode, Live};
+use crate::flow::{FetchLeases, Flow};
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use futures_util::future::BoxFuture;
@@ -67,9 +67,9 @@ pub(super) fn redis(handles: &TierHandles<'_>) -> Option<Arc<RedisTier>> {
 }
 
 /// Returns the leases between replicas if they are configured.
-pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<dyn Leases>> {
-    let redis = redis.filter(|_| live.load().redis.lease.is_some())?;
-    Some(Arc::clone(redis) as Arc<dyn Leases>)
+pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<FetchLeases> {
+    let redis = redis.filter(|_| live.load().redis.lease != LeaseMode::Off)?;
+    Some(FetchLeases::new(Arc::clone(redis) as Arc<dyn Leases>))
 }
 
 /// Reacts to purges of other replicas. It holds weak references, so it does not keep the parts alive.

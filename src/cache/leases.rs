@@ -14,17 +14,37 @@ use futures_util::future::BoxFuture;
 pub enum LeaseHolder {
     /// This process holds the lease until it releases it.
     Ours,
-    /// Another process holds the lease for now.
-    Theirs,
+    /// Another fetch holds the lease for now.
+    Theirs(ForeignLease),
+    /// The fetch of another process failed a moment ago, so every replica fetches.
+    Failed,
     /// The shared tier did not answer, so every replica fetches.
     Unknown,
+}
+
+/// Lease of another fetch, as far as its value tells.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ForeignLease {
+    /// The fetch that holds it.
+    pub fetch: Option<LeasedFetch>,
+    /// Usual duration of a call of the holder.
+    pub call_time: Option<Duration>,
+}
+
+/// Identity of a fetch among all processes that use a tier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LeasedFetch {
+    /// Random number of the process.
+    pub process: u128,
+    /// Number of the fetch in its process.
+    pub number: u64,
 }
 
 /// Lease and stored value of one key at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LeaseReply {
-    /// The stored value, read after the lease was requested. If there is none and the lease is ours, no replica has
-    /// fetched the key yet.
+    /// The stored value at the moment when the lease was requested. If there is none and the lease is ours, no replica
+    /// has fetched the key yet.
     pub stored: Option<Bytes>,
     /// State of the lease.
     pub standing: LeaseHolder,
@@ -35,19 +55,43 @@ impl LeaseReply {
     pub const UNKNOWN: Self = Self { stored: None, standing: LeaseHolder::Unknown };
 }
 
+/// End of a fetch, as the waiting replicas learn of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseEnd {
+    /// The vector was fetched. The lease ends once a queued write of it is done.
+    Fetched,
+    /// The upstream refused the input or failed. The waiting replicas ask for themselves, all at once.
+    Failed,
+    /// The holder did not call the upstream. One of the waiting replicas takes the lease.
+    GivenUp,
+}
+
 /// Leases on keys, shared by all processes that use a tier. A lease expires by itself, so a holder that crashes delays
 /// the others only until then.
 pub trait Leases: Send + Sync + Debug {
     /// Returns the shared tier.
     fn tier(&self) -> Tier;
 
-    /// Returns how long a lease lasts if it is not released.
-    fn length(&self) -> Duration;
+    /// Returns how long a fetch waits for leases of others, whose calls usually take `call_time`.
+    fn longest_wait(&self, call_time: Option<Duration>) -> Duration;
 
-    /// Requests the lease of each key that has none and reads the stored value. Implementations apply their own
-    /// timeout.
-    fn take<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<LeaseReply>>;
+    /// Reads the stored value of each key, and requests the lease of each missing one. `unleased` keys at the end are
+    /// only read. A lease that is granted waits for a fetch, which gets it by [`Leases::take`], or for
+    /// [`Leases::give_back`]. Implementations apply their own timeout.
+    fn look_up<'a>(
+        &'a self,
+        keys: &'a [Key],
+        unleased: usize,
+        call_time: Option<Duration>,
+    ) -> BoxFuture<'a, Vec<Option<Bytes>>>;
 
-    /// Releases leases of this process, each as soon as queued writes for its key are done. Never waits.
-    fn release(&self, keys: &[Key]);
+    /// Gives back the leases of a look-up that no fetch has got. Never waits.
+    fn give_back(&self, keys: &[Key]);
+
+    /// Requests the lease of each key that has none and reads the stored value. The length of the leases follows
+    /// `call_time`, the usual duration of a call. Implementations apply their own timeout.
+    fn take<'a>(&'a self, keys: &'a [Key], call_time: Option<Duration>) -> BoxFuture<'a, Vec<LeaseReply>>;
+
+    /// Releases leases of this process. Never waits.
+    fn release(&self, keys: &[Key], end: LeaseEnd);
 }

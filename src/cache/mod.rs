@@ -21,9 +21,9 @@ mod writer;
 
 pub use crate::observe::metrics::{Tier, TierStats};
 pub use caches::{Caches, ForgetOrder, Forgotten, NoRoom, Purged};
-pub use leases::{LeaseHolder, LeaseReply, Leases};
+pub use leases::{ForeignLease, LeaseEnd, LeaseHolder, LeaseReply, LeasedFetch, Leases};
 pub use lower::{AtRest, Durability, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};
-pub use stack::{Arrivals, Found, ImportOutcome, Lookup, Purge, Stack};
+pub use stack::{Arrivals, Found, ImportOutcome, LeaseLookup, Lookup, Purge, Stack};
 pub use writer::{BatchLimits, Queued, WriteBatch, WriteQueue};

@@ -26,8 +26,8 @@ mod words;
 
 pub use checked::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, Config, DiskConfig, FallbackConfig, FallbackMode,
-    KeyHeader, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope,
-    ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
+    KeyHeader, LeaseMode, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig,
+    Scope, ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};

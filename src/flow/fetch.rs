@@ -5,12 +5,13 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use super::context::{CallerKeys, SpaceSnapshot};
+use super::fetch_leases::lease_end;
 use super::price::price;
 use super::progress::{FailedFetch, Served};
 use super::single_flight::Leader;
 use super::vector_budget::VectorReservation;
 use super::{FetchResult, Flow, RequestContext, speaks_f32};
-use crate::cache::{Found, Lookup, Record, Times};
+use crate::cache::{Found, LeaseEnd, Lookup, Record, Times};
 use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
 use crate::observe::logs::shorten_for_log;
@@ -57,7 +58,7 @@ impl Fetch {
         let open = inputs.into_iter().enumerate().filter(|(place, _)| !stored.contains(place)).collect();
         // With leases, one replica calls the upstream for a key, and the others wait for its record.
         match self.leases() {
-            Some(leases) => self.fetch_by_lease(&leases, open).await,
+            Some(leases) => self.fetch_by_lease(leases, open).await,
             None => self.fetch(open).await,
         }
     }
@@ -80,9 +81,9 @@ impl Fetch {
                     continue;
                 };
                 let completed = result.places.clone();
-                self.complete(result, &places).await;
+                let end = self.complete(result, &places).await;
                 // Released only after storing has begun: the next holder of the lease must find the record.
-                self.release(&places[completed]);
+                self.release(&places[completed], end);
             }
         });
         // `join!` moves what it is given, and the work is large.
@@ -124,6 +125,7 @@ impl Fetch {
             space: self.space.key,
             codec: self.context.config.cache.codec,
             trace: &self.context.trace,
+            leases: None,
         }
     }
 
@@ -141,8 +143,9 @@ impl Fetch {
         Ok(fetched)
     }
 
-    /// Fills the tiers, then releases the waiters. `places` maps the submitted inputs to those of the lead.
-    async fn complete(&self, piece: PieceResult, places: &[usize]) {
+    /// Fills the tiers, then releases the waiters. `places` maps the submitted inputs to those of the lead. Returns how
+    /// the fetch ended for the replicas that wait for it.
+    async fn complete(&self, piece: PieceResult, places: &[usize]) -> LeaseEnd {
         let places = &places[piece.places];
         match piece.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
@@ -169,15 +172,18 @@ impl Fetch {
                         );
                     }
                 }
+                LeaseEnd::Fetched
             }
             Err(failure) => {
                 // The state changes before the waiters are released, so their retries already see it.
                 self.learn_from(&failure);
                 // Each waiter compares these keys with its own to decide whether the failure may be its own.
                 let keys = places.iter().map(|place| self.lead.keys()[*place]).collect();
+                let end = lease_end(&failure);
                 let failed = FailedFetch { failure, keys, credential: self.caller.credential, request: self.own.id() };
                 let failed = Arc::new(failed);
                 self.lead.complete(places.iter().map(|place| (*place, Err(Arc::clone(&failed)))));
+                end
             }
         }
     }

@@ -2,8 +2,8 @@
 //! read what it stores.
 //!
 //! The holder of a key's lease fetches the key, stores it, and releases the lease, in this order. The other replicas
-//! retry the lease. They get the record, or the lease if its holder failed or vanished. If the lease store is
-//! unavailable, every replica fetches.
+//! request the lease again from time to time. They get the record, or the lease if its holder gave up or vanished. If
+//! the holder's call failed, or the lease store is unavailable, every replica fetches.
 
 use std::future::Future;
 use std::pin::pin;
@@ -15,87 +15,127 @@ use futures_util::future::{Either, select};
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep};
 
+use super::awaited::AwaitedFetches;
 use super::fetch::Fetch;
+use super::fetch_leases::FetchLeases;
 use super::progress::Served;
-use crate::cache::{Found, LeaseHolder, LeaseReply, Leases};
+use crate::cache::{ForeignLease, Found, LeaseEnd, LeaseHolder, LeaseReply, Leases};
 use crate::key::Key;
+use crate::observe::metrics::LeaseWait;
+use crate::process::random;
 use crate::wire::Input;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(10);
-const LONGEST_PAUSE: Duration = Duration::from_millis(50);
-/// Added to the pause for each awaited key, so large requests do not overload the lease store.
-const PAUSE_PER_KEY: Duration = Duration::from_micros(50);
-/// Number of lease lengths that one fetch waits for: one for a holder that vanished, one for its successor.
-const MAX_WAIT_LENGTHS: u32 = 2;
+/// Share of its remaining time that a fetch waits for others at most. The rest is for a call of its own.
+const WAIT_SHARE: u32 = 2;
 
+/// Input with its place in the lead.
+type Placed = (usize, Input<'static>);
 /// Inputs with their places in the lead.
-type Open = Vec<(usize, Input<'static>)>;
+type Open = Vec<Placed>;
+
+/// Inputs that were asked for and are not stored.
+#[derive(Default)]
+struct Sorted {
+    to_fetch: Open,
+    theirs: Vec<(Placed, ForeignLease)>,
+    /// Ends of the waits, if the inputs have waited.
+    ends: Vec<LeaseWait>,
+}
+
+impl Sorted {
+    fn fetch(&mut self, input: Placed, end: LeaseWait) {
+        self.to_fetch.push(input);
+        self.ends.push(end);
+    }
+}
 
 impl Fetch {
     /// Returns the lease store if this fetch uses leases. Vectors that must not be stored, or not be read from the
     /// store, are fetched for their own request alone.
-    pub(super) fn leases(&self) -> Option<Arc<dyn Leases>> {
-        self.flow.leases.clone().filter(|_| self.may_use_stored && !self.context.controls.no_store)
+    pub(super) fn leases(&self) -> Option<&FetchLeases> {
+        self.flow.leases.as_ref().filter(|_| self.may_use_stored && !self.context.controls.no_store)
     }
 
     /// Fetches the keys that no other replica is fetching, and waits for the rest.
-    pub(super) async fn fetch_by_lease(&self, leases: &Arc<dyn Leases>, open: Open) {
+    pub(super) async fn fetch_by_lease(&self, leases: &FetchLeases, open: Open) {
         // Releases the leases also if this future is dropped early.
-        let _held = HeldLeases { fetch: self, leases };
+        let _held = HeldLeases { fetch: self, store: &leases.store };
         let _agreeing = self.context.trace.lease(open.len());
-        // A replica that crashes does not release its lease, so the wait has a limit.
-        let give_up_at = self.context.deadline.min(Instant::now() + leases.length() * MAX_WAIT_LENGTHS);
-        let (mut fetches, mut open, mut pause) = (FuturesUnordered::new(), open, FIRST_PAUSE);
+        let begun = Instant::now();
+        let call_time = self.flow.batcher.recent_call_time(&self.lane);
+        let mut awaited = AwaitedFetches::new(Arc::clone(&leases.awaited));
+        let (mut fetches, mut asked, mut has_waited) = (FuturesUnordered::new(), open, false);
         // Each round takes the free leases, starts to fetch their keys, and waits for the remaining keys.
         loop {
-            let keys = self.keys_of(&open);
+            let keys = self.keys_of(&asked);
             // The fetches of earlier rounds must make progress meanwhile, because requests wait for them.
-            let sights = beside(&mut fetches, leases.take(&keys)).await;
-            let (to_fetch, theirs) = self.sort(leases, open, sights);
+            let replies = beside(&mut fetches, leases.store.take(&keys, call_time)).await;
+            let Sorted { to_fetch, theirs, ends } = self.sort(&leases.store, asked, replies);
+            if has_waited {
+                ends.into_iter().for_each(|end| self.flow.metrics.cache.lease_waits(end, 1));
+            }
+            has_waited = true;
             fetches.push(self.fetch(to_fetch));
-            open = theirs;
-            if open.is_empty() {
+            asked = awaited.note(theirs);
+            if !asked.is_empty() {
+                continue;
+            }
+            if awaited.is_empty() {
                 break;
             }
-            if Instant::now() >= give_up_at {
+            let (waited, longest_wait) = (begun.elapsed(), self.longest_wait(leases, &awaited, begun));
+            if waited >= longest_wait {
                 // At worst the upstream gets a second call for these keys. Their requests do not fail.
-                fetches.push(self.fetch(open));
+                let late = awaited.give_up();
+                self.flow.metrics.cache.lease_waits(LeaseWait::TooLong, late.len());
+                fetches.push(self.fetch(late));
                 break;
             }
-            let long = pause + PAUSE_PER_KEY * u32::try_from(open.len()).unwrap_or(u32::MAX);
-            beside(&mut fetches, sleep(long)).await;
-            pause = (pause * 3 / 2).min(LONGEST_PAUSE);
+            let pause = awaited.pause(waited, random::fraction()).min(longest_wait - waited);
+            beside(&mut fetches, sleep(pause)).await;
+            asked = awaited.asked();
         }
         // `_held` releases all leases at the end, so no fetch may be left then.
         while fetches.next().await.is_some() {}
     }
 
-    /// Completes the keys that are stored by now. Returns the inputs to fetch here, and those to wait for.
-    fn sort(&self, leases: &Arc<dyn Leases>, open: Open, sights: Vec<LeaseReply>) -> (Open, Open) {
-        let (mut to_fetch, mut theirs, mut stored) = (Vec::new(), Vec::new(), Vec::new());
-        for ((place, input), sight) in open.into_iter().zip(sights) {
+    /// Returns the time after which this fetch calls the upstream itself, whatever the other replicas do.
+    fn longest_wait(&self, leases: &FetchLeases, awaited: &AwaitedFetches<Placed>, begun: Instant) -> Duration {
+        let left = self.context.deadline.saturating_duration_since(begun);
+        leases.store.longest_wait(awaited.call_time()).min(left / WAIT_SHARE)
+    }
+
+    /// Completes the keys that are stored by now, and sorts the others.
+    fn sort(&self, store: &Arc<dyn Leases>, asked: Open, replies: Vec<LeaseReply>) -> Sorted {
+        let (mut sorted, mut stored) = (Sorted::default(), Vec::new());
+        for ((place, input), reply) in asked.into_iter().zip(replies) {
             let key = self.lead.keys()[place];
-            let found = sight.stored.map(|bytes| {
-                self.flow.tiers.take_in(leases.tier(), key, &bytes, &self.lookup(), self.space.generation)
-            });
-            match (found, sight.standing) {
-                (Some(Found::Fresh(record, tier)), _) => stored.push((place, Served::stored(record, tier))),
-                (_, LeaseHolder::Theirs) => theirs.push((place, input)),
-                // Without a reply of the lease store there is no agreement, so each replica fetches.
-                (_, LeaseHolder::Ours | LeaseHolder::Unknown) => to_fetch.push((place, input)),
+            let found = reply
+                .stored
+                .map(|bytes| self.flow.tiers.take_in(store.tier(), key, &bytes, &self.lookup(), self.space.generation));
+            match (found, reply.standing) {
+                (Some(Found::Fresh(record, tier)), _) => {
+                    stored.push((place, Served::stored(record, tier)));
+                    sorted.ends.push(LeaseWait::Stored);
+                }
+                (_, LeaseHolder::Theirs(lease)) => sorted.theirs.push(((place, input), lease)),
+                (_, LeaseHolder::Ours) => sorted.fetch((place, input), LeaseWait::TakenOver),
+                // Without an agreement each replica fetches.
+                (_, LeaseHolder::Failed) => sorted.fetch((place, input), LeaseWait::Failed),
+                (_, LeaseHolder::Unknown) => sorted.fetch((place, input), LeaseWait::Unavailable),
             }
         }
         let places: Vec<usize> = stored.iter().map(|(place, _)| *place).collect();
         self.lead.complete(stored.into_iter().map(|(place, served)| (place, Ok(served))));
-        // One round trip requests the lease and then the record, so a stored key may have a lease as well.
-        self.release(&places);
-        (to_fetch, theirs)
+        // The lease and the record are requested together, so a stored key may have a lease as well.
+        self.release(&places, LeaseEnd::GivenUp);
+        sorted
     }
 
     /// Releases the leases of these places of the lead, if leases are in use.
-    pub(super) fn release(&self, places: &[usize]) {
+    pub(super) fn release(&self, places: &[usize], end: LeaseEnd) {
         if let Some(leases) = self.leases() {
-            leases.release(&places.iter().map(|place| self.lead.keys()[*place]).collect::<Vec<Key>>());
+            leases.store.release(&places.iter().map(|place| self.lead.keys()[*place]).collect::<Vec<Key>>(), end);
         }
     }
 
@@ -107,13 +147,13 @@ impl Fetch {
 /// Releases the remaining leases when dropped.
 struct HeldLeases<'a> {
     fetch: &'a Fetch,
-    leases: &'a Arc<dyn Leases>,
+    store: &'a Arc<dyn Leases>,
 }
 
 impl Drop for HeldLeases<'_> {
     fn drop(&mut self) {
         // All keys can be given: a key without a lease of this process is ignored.
-        self.leases.release(self.fetch.lead.keys());
+        self.store.release(self.fetch.lead.keys(), LeaseEnd::GivenUp);
     }
 }
 

@@ -6,11 +6,13 @@
 
 mod answer;
 mod assemble;
+mod awaited;
 mod context;
 mod controls;
 mod derive;
 mod fallback;
 mod fetch;
+mod fetch_leases;
 mod job;
 mod lane;
 mod lease;
@@ -34,6 +36,7 @@ mod tests;
 
 pub use context::RequestContext;
 pub use controls::{Calls, Controls};
+pub use fetch_leases::FetchLeases;
 pub use job::{EmbedJob, RequestOrigin, join_headers, model_key, scope_key, space_key};
 pub use long_input::TooLong;
 pub use outcome::{Answer, FlowOutcome};

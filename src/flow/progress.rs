@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::HeaderMap;
 
+use super::fetch_leases::LookupLeases;
 use super::vector_budget::VectorReservation;
 use crate::cache::{Record, Tier};
 use crate::key::Key;
@@ -57,6 +58,8 @@ pub(super) struct Progress {
     pub(super) reservation: Arc<VectorReservation>,
     /// Reason for the fallback, if one was used.
     pub(super) fallback: Option<String>,
+    /// Leases that its look-up has taken, until its fetch gets them.
+    pub(super) leases: Option<LookupLeases>,
 }
 
 impl Progress {

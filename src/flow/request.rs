@@ -1,8 +1,10 @@
 //! One request under way: its look-ups, the vectors it may use, and the failures it must report.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::context::{CallerKeys, SpaceSnapshot};
+use super::fetch_leases::FetchLeases;
 use super::progress::{FailedFetch, Progress, Served, Slot};
 use super::vector_budget::{BudgetClaim, Wanted, bytes_of};
 use super::{EmbedJob, Flow, FlowOutcome, RequestContext, space_key};
@@ -102,7 +104,15 @@ impl<'a> Request<'a> {
         let is_open = |place: &usize| !self.context().controls.no_cache || progress.fallback_records[*place].is_none();
         let places: Vec<usize> = progress.empty_places().into_iter().filter(is_open).collect();
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
-        let found = self.flow.tiers.look_below(&keys, &self.lookup(), self.space.generation).await;
+        // The look-up takes the leases of missing keys, which spares a round trip before their fetch.
+        let leases = self.lookup_leases();
+        progress.leases = leases.map(|(leases, _)| leases.of_lookup(keys.clone()));
+        let leases = leases.map(|(leases, call_time)| leases.lookup(call_time));
+        let lookup = Lookup { leases, ..self.lookup() };
+        let found = self.flow.tiers.look_below(&keys, &lookup, self.space.generation).await;
+        if let Some(leases) = &mut progress.leases {
+            leases.keep_missing(&found);
+        }
         for (place, found) in places.into_iter().zip(found) {
             let (slot, fallback_record) = self.take_in(found);
             progress.slots[place] = slot;
@@ -111,10 +121,20 @@ impl<'a> Request<'a> {
         }
     }
 
+    /// Returns the leases for the look-up, and the usual time of a call, if missing keys will be fetched for all
+    /// replicas.
+    fn lookup_leases(&self) -> Option<(&FetchLeases, Option<Duration>)> {
+        let controls = &self.context().controls;
+        let is_shared = !controls.only_if_cached && !controls.no_cache && !controls.no_store;
+        let leases = self.flow.leases.as_ref().filter(|_| is_shared)?;
+        Some((leases, self.flow.batcher.recent_call_time(&self.lane())))
+    }
+
     fn look_into_memory(&self) -> Progress {
         let count = self.plan.keys.len();
         let (slots, fallback_records) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut progress = Progress { slots, fallback_records, reservation: Arc::default(), fallback: None };
+        let mut progress =
+            Progress { slots, fallback_records, reservation: Arc::default(), fallback: None, leases: None };
         let lookup = self.lookup();
         for key in &self.plan.keys {
             // Stored vectors are not for a caller whose credential the upstream has not accepted.
@@ -134,6 +154,7 @@ impl<'a> Request<'a> {
             space: self.space.key,
             codec: self.context().config.cache.codec,
             trace: &self.context().trace,
+            leases: None,
         }
     }
 

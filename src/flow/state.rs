@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use super::fetch_leases::FetchLeases;
 use super::progress::FetchResult;
 use super::rotation::Rotation;
 use super::single_flight::SingleFlight;
 use super::tokenizer::Tokenizer;
 use super::vector_budget::VectorBudget;
-use crate::cache::{Leases, Stack};
+use crate::cache::Stack;
 use crate::config::Live;
 use crate::learned::{AcceptedCredentials, Spaces};
 use crate::observe::logs::Throttled;
@@ -26,7 +27,7 @@ pub struct Flow {
     /// The storage tiers.
     pub tiers: Arc<Stack>,
     /// Leases that coordinate fetches between replicas, if configured.
-    pub leases: Option<Arc<dyn Leases>>,
+    pub leases: Option<FetchLeases>,
     /// Memory budget for the vectors of requests under way.
     pub vector_budget: VectorBudget,
     /// Fetches in flight.

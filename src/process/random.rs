@@ -1,4 +1,6 @@
-//! Random bytes: those of the operating system, and the generator of the TLS library.
+//! Random bytes and numbers: those of the operating system, the generator of the TLS library, and a quick one.
+
+use std::hash::{BuildHasher as _, RandomState};
 
 use std::fmt::Write;
 
@@ -24,4 +26,24 @@ pub fn hex(bytes: usize) -> String {
 pub fn seed_tls() {
     // If this fails, the first handshake fails too and is reported.
     rand::fill(&mut [0]).ok();
+}
+
+/// Returns an evenly distributed number in `0..1`, for jitter. Its quality hardly matters; two processes must merely
+/// differ.
+pub fn fraction() -> f64 {
+    // Each `RandomState` has keys of its own, so the hash of a constant is a random number.
+    let bits = RandomState::new().hash_one(0_u8) >> 11;
+    #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
+    let fraction = bits as f64 / (1_u64 << 53) as f64;
+    fraction
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_random_fraction_is_between_zero_and_one() {
+        assert!((0..1_000).map(|_| fraction()).all(|fraction| (0.0..1.0).contains(&fraction)));
+    }
 }

@@ -73,8 +73,8 @@ impl Proxy {
         // `find` and `examine` create no state and promote no record.
         let space_state = self.flow.spaces.find(&space).unwrap_or_default();
         let trace = TraceContext::NONE;
-        let lookup =
-            Lookup { now_ms, max_age_ms: None, space_state: &space_state, space, codec: config.cache.codec, trace };
+        let (max_age_ms, codec, leases) = (None, config.cache.codec, None);
+        let lookup = Lookup { now_ms, max_age_ms, space_state: &space_state, space, codec, trace, leases };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &lookup).await;
         let encoding = upstream_encoding(config, &origin.uri, request, &space_state, now_ms);

@@ -7,6 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -99,6 +100,11 @@ impl Batcher {
     /// Returns the failures of each space.
     pub const fn health(&self) -> &Arc<SpaceHealth> {
         self.executor.health()
+    }
+
+    /// Returns the longest duration of the recent calls of a lane, if any is known.
+    pub fn recent_call_time(&self, lane: &Lane) -> Option<Duration> {
+        self.sizes.of(lane.id).recent_call_time()
     }
 
     /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The

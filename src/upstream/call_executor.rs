@@ -11,7 +11,7 @@ use super::breaker::{HostFault, Pass};
 use super::call::Call;
 use super::permit::CallPermit;
 use super::piece::Piece;
-use super::retry::{Budget, backoff, jitter, retry_deadline};
+use super::retry::{Budget, backoff, retry_deadline};
 use super::traced::{begin_call, tell};
 use super::{
     Breaker, Class, Failure, LaneProperties, Outage, SpaceHealth, UnavailableReason, UpstreamClient, UpstreamReply,
@@ -21,6 +21,7 @@ use crate::config::{Config, Live};
 use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
+use crate::process::random;
 use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer_in_slices};
 
 /// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
@@ -294,7 +295,7 @@ impl Call<'_> {
             // A caller that would have to wait longer gets the failure and decides for itself.
             Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return NextStep::GiveUp,
             Some(asked) => asked.max(Duration::from_millis(1)),
-            None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), jitter()),
+            None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), random::fraction()),
         };
         let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
         if in_time { NextStep::RetryAfter(wait, reason) } else { NextStep::GiveUp }

@@ -68,16 +68,6 @@ pub(super) fn retry_deadline(deadlines: &[Instant], class: Class, took: Duration
     waiting.min().and_then(|first| first.checked_sub(TELL_AHEAD + took)).unwrap_or(now)
 }
 
-/// Returns an evenly distributed number in `0..1`. Its quality hardly matters; two processes must merely differ.
-pub(super) fn jitter() -> f64 {
-    use std::hash::{BuildHasher, RandomState};
-    // Each `RandomState` has keys of its own, so the hash of a constant is a random number.
-    let bits = RandomState::new().hash_one(0_u8) >> 11;
-    #[expect(clippy::cast_precision_loss, reason = "53 bits fit the mantissa")]
-    let fraction = bits as f64 / (1_u64 << 53) as f64;
-    fraction
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,11 +104,6 @@ mod tests {
         let waits: Vec<u128> = (2..6).map(|attempt| backoff(&retry, attempt, 1.0).as_millis()).collect();
         assert_eq!(waits, [100, 200, 300, 300]);
         assert_eq!(backoff(&retry, 2, 0.0).as_millis(), 10);
-    }
-
-    #[test]
-    fn jitter_is_between_zero_and_one() {
-        assert!((0..1_000).map(|_| jitter()).all(|jitter| (0.0..1.0).contains(&jitter)));
     }
 
     #[tokio::test(start_paused = true)]

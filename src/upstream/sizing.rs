@@ -341,6 +341,11 @@ impl LaneSize {
             .map_or(target * UNKNOWN_TIMEOUT_FACTOR, |longest| target.max(longest.saturating_mul(MERGE_TIMEOUT_FACTOR)))
     }
 
+    /// Returns the longest recent duration of a call, if any is known.
+    pub(super) fn recent_call_time(&self) -> Option<Duration> {
+        self.learned().cost.longest_of_all()
+    }
+
     /// Returns the time after which a call of this size is overdue: ten times the longest recent duration, and at least
     /// `least`. Returns `None` if no duration is known.
     pub(super) fn overdue_after(&self, inputs: usize, least: Duration) -> Option<Duration> {

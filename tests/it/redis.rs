@@ -1,10 +1,12 @@
 //! The Redis tier, tested with real servers.
 
+mod auto_leases;
 mod bounds;
 mod cluster;
 mod counts;
 mod forgetting;
 mod leases;
+mod one_fetch;
 mod outages;
 mod purges;
 mod secure;

@@ -5,6 +5,7 @@
 //! affect the others. Values are read with GETRANGE, because MGET returns a value whole, however large it is.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -29,9 +30,6 @@ const SWAP: &str = "for i = 1, #ARGV, 3 do \
     else redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end end \
     return 1";
 
-/// Deletes a lease if it still has the holder's token.
-const GIVE_BACK: &str = "if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end return 0";
-
 /// Timeout of writes and deletions. It may be longer than that of a read, because no request waits for it.
 pub(super) const WRITE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -40,8 +38,10 @@ pub(super) const MAX_RECORD_BYTES: usize = MAX_DIMENSIONS as usize * COMPONENT_B
 
 /// Two connections, so that bulk writes never delay reads.
 pub(super) struct Link {
-    queries: Connection,
+    pub(super) queries: Connection,
     writes: Connection,
+    /// True if Redis refuses scripts to this login.
+    refuses_scripts: AtomicBool,
 }
 
 /// Results for several keys.
@@ -64,15 +64,27 @@ pub struct Change {
     pub to: String,
 }
 
-/// Commands that concern one key.
-type Group = Vec<Cmd>;
+/// Commands that belong together: those of one key, or a script for several keys.
+pub(super) type Group = Vec<Cmd>;
 /// Results of a group, one for each command; `None` after a timeout.
-type GroupResult = Option<RedisResult<Vec<RedisResult<Value>>>>;
+pub(super) type GroupResult = Option<RedisResult<Vec<RedisResult<Value>>>>;
 
 impl Link {
     pub(super) async fn open(config: &RedisConfig) -> Result<Self, LinkError> {
         let (queries, writes) = tokio::join!(Connection::open(config), Connection::open(config));
-        Ok(Self { queries: queries?, writes: writes? })
+        Ok(Self { queries: queries?, writes: writes?, refuses_scripts: AtomicBool::new(false) })
+    }
+
+    /// Returns true if Redis has refused scripts, without which there are no leases.
+    pub(super) fn refuses_scripts(&self) -> bool {
+        self.refuses_scripts.load(Ordering::Relaxed)
+    }
+
+    /// Notes that Redis refuses scripts, until the next connection.
+    pub(super) fn note_refused_scripts(&self, cause: &str) {
+        if !self.refuses_scripts.swap(true, Ordering::Relaxed) {
+            tracing::warn!(cause, "Redis refuses scripts; each replica fetches texts for itself");
+        }
     }
 
     /// Checks that Redis answers, on each primary node of a cluster.
@@ -119,38 +131,6 @@ impl Link {
         })
     }
 
-    /// Requests a lease, then reads the record, for each pair `(lease, record)`. Returns true for each lease that was
-    /// free.
-    pub(super) async fn lease(
-        &self,
-        names: Vec<(String, String)>,
-        token: &str,
-        length: Duration,
-        within: Duration,
-    ) -> Answers<(bool, Option<Bytes>)> {
-        let length_ms = u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
-        let query = |(lease, record): (String, String)| {
-            // The lease comes first. A holder stores before it releases, so a free lease without a record means no
-            // fetch yet.
-            let take = cmd("SET").arg(lease).arg(token).arg("NX").arg("PX").arg(length_ms).to_owned();
-            vec![take, get(&record)]
-        };
-        let outcomes = self.queries.all(names.into_iter().map(query).collect(), within).await;
-        Answers::of(outcomes, within, |mut values| {
-            // Answers are popped from the end: the record, then the lease. SET NX answers nil for a taken lease.
-            let stored = bytes(values.pop()?);
-            Some((values.pop()? == Value::Okay, stored))
-        })
-    }
-
-    /// Deletes leases that still have this token.
-    pub(super) async fn give_back(&self, leases: Vec<String>, token: &str, within: Duration) -> Answers<()> {
-        // Comparison and deletion are one step: the lease may expire and pass to another replica in between.
-        let give = |lease| vec![cmd("EVAL").arg(GIVE_BACK).arg(1).arg(lease).arg(token).to_owned()];
-        let outcomes = self.queries.all(leases.into_iter().map(give).collect(), within).await;
-        Answers::of(outcomes, within, |values| values.first().map(drop))
-    }
-
     /// Returns all fields of a hash.
     pub(super) async fn fields(&self, name: &str, within: Duration) -> Result<BTreeMap<String, String>, LinkError> {
         let fields = self.query(cmd("HGETALL").arg(name), within).await?;
@@ -181,7 +161,7 @@ impl Link {
 
 impl Connection {
     /// Sends all groups at once. Groups that are not answered in time give `None`.
-    async fn all(&self, groups: Vec<Group>, within: Duration) -> Vec<GroupResult> {
+    pub(super) async fn all(&self, groups: Vec<Group>, within: Duration) -> Vec<GroupResult> {
         match self.clone() {
             Connection::Single(mut server) => {
                 // One pipeline holds the commands of all groups. Its answers are divided by the lengths of the groups.
@@ -220,7 +200,11 @@ impl<T> Answers<T> {
         Self::judged(outcomes, within, read, LinkError::of)
     }
 
-    fn of_writes(outcomes: Vec<GroupResult>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
+    pub(super) fn of_writes(
+        outcomes: Vec<GroupResult>,
+        within: Duration,
+        read: impl Fn(Vec<Value>) -> Option<T>,
+    ) -> Self {
         Self::judged(outcomes, within, read, |error| Some(LinkError::of_write(error)))
     }
 
@@ -268,7 +252,7 @@ fn get(name: &str) -> Cmd {
     cmd("GETRANGE").arg(name).arg(0).arg(MAX_RECORD_BYTES).to_owned()
 }
 
-fn bytes(value: Value) -> Option<Bytes> {
+pub(super) fn bytes(value: Value) -> Option<Bytes> {
     match value {
         // GETRANGE answers an empty string for a missing key, and one byte too many for a value that is too long.
         Value::BulkString(bytes) if (1..=MAX_RECORD_BYTES).contains(&bytes.len()) => Some(Bytes::from(bytes)),

@@ -6,6 +6,9 @@
 mod connect;
 mod error;
 mod holds;
+mod lease_commands;
+mod lease_value;
+mod leasing;
 mod ledger;
 mod link;
 mod manager;

@@ -14,9 +14,7 @@ use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::{LinkManager, OnPurges};
 use super::writing::{BATCH, RedisWriter};
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
-use crate::cache::{
-    AtRest, Durability, LeaseHolder, LeaseReply, Leases, LowerTier, Queued, Tier, TierStats, WriteQueue,
-};
+use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::config::RedisConfig;
 use crate::key::Key;
 use crate::observe::metrics::Metrics;
@@ -39,10 +37,10 @@ pub struct RedisParts {
 
 /// The tier in Redis or Valkey.
 pub struct RedisTier {
-    manager: Arc<LinkManager>,
-    queue: Arc<WriteQueue>,
-    holds: Arc<Holds>,
-    parts: RedisParts,
+    pub(super) manager: Arc<LinkManager>,
+    pub(super) queue: Arc<WriteQueue>,
+    pub(super) holds: Arc<Holds>,
+    pub(super) parts: RedisParts,
     tasks: Tasks,
     hits: AtomicU64,
     misses: AtomicU64,
@@ -62,20 +60,31 @@ impl RedisTier {
     /// Starts to connect in the background. The start of the process does not wait for it.
     pub fn begin(&self, on_purges: Box<dyn OnPurges>) {
         self.tasks.spawn_until_stop(Arc::clone(&self.manager).run(on_purges));
+        self.tasks.spawn_until_stop(Arc::clone(&self.holds).renew(Arc::clone(&self.manager)));
         let (manager, queue, holds) = (Arc::clone(&self.manager), Arc::clone(&self.queue), Arc::clone(&self.holds));
         self.tasks.spawn_until_stop(RedisWriter { manager, queue, holds, clock: self.parts.clock.clone() }.run());
     }
 
-    async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
+    /// Looks up keys. With `leased`, a number of keys at the end and the usual time of a call, it also takes the leases
+    /// of the missing keys before those.
+    pub(super) async fn find(&self, keys: &[Key], leased: Option<(usize, Option<Duration>)>) -> Vec<Option<Bytes>> {
         // Queued entries are newer than those in Redis, and are found even while it is down.
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
         let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
         if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
             let begun = Instant::now();
-            let clear_count = self.manager.ledger.clear_count();
-            let names: Vec<String> =
-                places.iter().map(|place| self.manager.names.record(&keys[*place], clear_count)).collect();
-            let values = self.read(&link, &names).await;
+            let open: Vec<Key> = places.iter().map(|place| keys[*place]).collect();
+            let values = match leased {
+                Some((unleased, call_time)) => {
+                    let at_end = places.iter().filter(|place| **place >= keys.len() - unleased).count();
+                    self.read_and_lease(&link, &open, (at_end, call_time)).await
+                }
+                None => None,
+            };
+            let values = match values {
+                Some(values) => values,
+                None => self.read(&link, &open).await,
+            };
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
@@ -89,7 +98,9 @@ impl RedisTier {
 
     /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
     /// the values exceed the limit, by one value at most, or if Redis fails.
-    async fn read(&self, link: &Arc<Link>, names: &[String]) -> Vec<Option<Bytes>> {
+    async fn read(&self, link: &Arc<Link>, keys: &[Key]) -> Vec<Option<Bytes>> {
+        let clear_count = self.manager.ledger.clear_count();
+        let names: Vec<String> = keys.iter().map(|key| self.manager.names.record(key, clear_count)).collect();
         let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
         // The timeout covers all round trips together.
         let until = Instant::now() + self.manager.config.timeout;
@@ -112,7 +123,7 @@ impl RedisTier {
     }
 
     /// Reports success or failure to the status of the link and returns the results.
-    fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
+    pub(super) fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
         match &answers.error {
             None => self.manager.status.answered(),
             Some(error) => self.manager.status.failed(link, error),
@@ -156,35 +167,6 @@ impl RedisTier {
         }
     }
 
-    async fn request_leases(&self, keys: &[Key]) -> Vec<LeaseReply> {
-        let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
-        let (Some(link), Some(length)) = (self.manager.status.link(), self.manager.config.lease) else {
-            return unknown();
-        };
-        let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
-        let mut answers = Vec::with_capacity(keys.len());
-        let until = Instant::now() + self.manager.config.timeout;
-        // As in `read`, the values of one round trip stay within the limit even at their largest size.
-        for keys in keys.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
-            let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, clear_count))).collect();
-            let within = until.saturating_duration_since(Instant::now());
-            let asked = link.lease(pairs, &self.holds.token, length, within).await;
-            answers.extend(self.judge(&link, asked));
-        }
-        let is_ours = |answer: &Option<(bool, Option<Bytes>)>| matches!(answer, Some((true, _)));
-        let ours = keys.iter().zip(&answers).filter(|(_, answer)| is_ours(answer));
-        self.holds.add(ours.map(|(key, _)| *key));
-        // A response that came too late may have granted a lease, which would delay every replica.
-        let unclear = keys.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
-        self.holds.give_back(unclear.map(|(key, _)| *key).collect(), &self.manager);
-        let sight = |answer| match answer {
-            Some((true, stored)) => LeaseReply { stored, standing: LeaseHolder::Ours },
-            Some((false, stored)) => LeaseReply { stored, standing: LeaseHolder::Theirs },
-            None => LeaseReply::UNKNOWN,
-        };
-        answers.into_iter().map(sight).collect()
-    }
-
     async fn finish(&self, timeout: Duration) -> usize {
         let until = Instant::now() + timeout;
         // If Redis cannot be reached, waiting does not help.
@@ -209,7 +191,7 @@ impl LowerTier for RedisTier {
     }
 
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
-        Box::pin(self.find(keys))
+        Box::pin(self.find(keys, None))
     }
 
     fn put(&self, key: Key, entry: AtRest) {
@@ -268,24 +250,6 @@ impl LowerTier for RedisTier {
 
     fn close(&self, timeout: Duration) -> BoxFuture<'_, usize> {
         Box::pin(self.finish(timeout))
-    }
-}
-
-impl Leases for RedisTier {
-    fn tier(&self) -> Tier {
-        Tier::Redis
-    }
-
-    fn length(&self) -> Duration {
-        self.manager.config.lease.unwrap_or_default()
-    }
-
-    fn take<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<LeaseReply>> {
-        Box::pin(self.request_leases(keys))
-    }
-
-    fn release(&self, keys: &[Key]) {
-        self.holds.release(keys, &self.queue, &self.manager);
     }
 }
 

@@ -1,6 +1,7 @@
 //! Look-ups: memory first, then the tiers below it in order. Found records are promoted to the tiers above.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
@@ -8,7 +9,7 @@ use futures_util::future::join_all;
 use super::tiers::Stack;
 use crate::cache::at_rest;
 use crate::cache::purges::{Generation, PurgeStamp};
-use crate::cache::{Age, AtRest, LowerTier, Record, Tier};
+use crate::cache::{Age, AtRest, Leases, LowerTier, Record, Tier};
 use crate::key::{Key, Tag};
 use crate::learned::SpaceState;
 use crate::observe::traces::{TraceContext, attribute};
@@ -57,6 +58,17 @@ pub struct Lookup<'a> {
     pub codec: Codec,
     /// Trace of the request.
     pub trace: &'a TraceContext,
+    /// Leases that the look-up takes of keys that no tier below memory has.
+    pub leases: Option<LeaseLookup<'a>>,
+}
+
+/// Leases that a look-up takes for the fetch that follows it.
+#[derive(Clone, Copy)]
+pub struct LeaseLookup<'a> {
+    /// The tier that keeps them.
+    pub store: &'a dyn Leases,
+    /// Usual duration of a call.
+    pub call_time: Option<Duration>,
 }
 
 impl Stack {
@@ -113,9 +125,7 @@ impl Stack {
             // `query_all` has already queried this tier if the space is new.
             let answers = match at_once.get_mut(depth) {
                 Some(answers) => open.iter().map(|place| answers.get_mut(*place)?.take()).collect(),
-                None => {
-                    query(&**tier, &open.iter().map(|place| keys[*place]).collect::<Vec<Key>>(), lookup.trace).await
-                }
+                None => query(&**tier, (&open.iter().map(|place| keys[*place]).collect::<Vec<Key>>(), 0), lookup).await,
             };
             for (place, bytes) in open.into_iter().zip(answers) {
                 let Some(bytes) = bytes else { continue };
@@ -190,7 +200,7 @@ impl Stack {
         let are_up = || self.lower.iter().all(|tier| tier.stats().up);
         let were_up = are_up();
         // All tiers are queried concurrently, so this takes as long as the slowest one.
-        let mut answers = join_all(self.lower.iter().map(|tier| query(&**tier, &keys, lookup.trace))).await;
+        let mut answers = join_all(self.lower.iter().map(|tier| query(&**tier, (&keys, 1), lookup))).await;
         // The last answer of each tier is its record of the newest model. It does not belong to the keys of the caller.
         let noted = answers.iter_mut().filter_map(|answer| answer.get_mut(keys.len() - 1)?.take());
         let checksum_key = self.checksum_keys.of(&newest);
@@ -219,10 +229,13 @@ impl Stack {
     }
 }
 
-/// Queries a tier within the trace of the request.
-async fn query(tier: &dyn LowerTier, keys: &[Key], trace: &TraceContext) -> Vec<Option<Bytes>> {
-    let span = trace.look_up(tier.tier().label(), keys.len());
-    let found = tier.get(keys).await;
+/// Queries a tier within the trace of the request. The `unleased` keys at the end are never fetched.
+async fn query(tier: &dyn LowerTier, (keys, unleased): (&[Key], usize), lookup: &Lookup<'_>) -> Vec<Option<Bytes>> {
+    let span = lookup.trace.look_up(tier.tier().label(), keys.len());
+    let found = match lookup.leases.filter(|leases| leases.store.tier() == tier.tier()) {
+        Some(leases) => leases.store.look_up(keys, unleased, leases.call_time).await,
+        None => tier.get(keys).await,
+    };
     span.count(attribute::FOUND, found.iter().flatten().count());
     found
 }

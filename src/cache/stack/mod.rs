@@ -11,7 +11,7 @@ mod moving_up_tests;
 #[cfg(test)]
 mod tests;
 
-pub use lookup::{Found, Lookup};
+pub use lookup::{Found, LeaseLookup, Lookup};
 pub use moving::{Arrivals, ImportOutcome};
 pub use purging::Purge;
 pub use tiers::Stack;

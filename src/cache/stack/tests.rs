@@ -42,7 +42,7 @@ pub(super) fn record(model: &str) -> Arc<Record> {
 
 pub(super) fn at(now_ms: u64, space_state: &SpaceState) -> Lookup<'_> {
     let (space, trace) = (KeyBuilder::new(None).finish(), TraceContext::NONE);
-    Lookup { now_ms, max_age_ms: None, space_state, space, codec: Codec::Lossless, trace }
+    Lookup { now_ms, max_age_ms: None, space_state, space, codec: Codec::Lossless, trace, leases: None }
 }
 
 #[test]

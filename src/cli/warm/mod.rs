@@ -6,6 +6,7 @@ mod fill;
 mod line;
 mod options;
 mod read;
+mod retry;
 mod send;
 mod source;
 mod temporary;

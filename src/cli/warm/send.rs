@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::options::WarmOptions;
 use super::read::{LineInput, WarmBatch};
+use super::retry::{RetryLimits, requested_wait};
 use super::source::Place;
 use crate::cli::client::{Cause, Client, read_whole, whole};
 use crate::cli::moving::CommandError;
@@ -27,13 +28,12 @@ const SHOULD_RETRY: &str = "x-should-retry";
 const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 
-/// Maximum number of attempts for one request.
-const MAX_ATTEMPTS: u32 = 8;
-/// Wait before the second attempt if the response names none; it doubles with each attempt.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
-const MAX_WAIT: Duration = Duration::from_secs(30);
-/// Longest wait that a response may request.
-const MAX_REQUESTED_WAIT: Duration = Duration::from_mins(5);
+const RETRIES: RetryLimits = RetryLimits {
+    attempts: 8,
+    first_wait: Duration::from_millis(500),
+    max_wait: Duration::from_secs(30),
+    max_requested_wait: Duration::from_mins(5),
+};
 /// Largest request, even if the configuration allows larger ones.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Bytes of a request in addition to its inputs.
@@ -139,19 +139,17 @@ impl WarmClient {
 
     async fn send_inputs(&self, inputs: &[LineInput]) -> RequestOutcome {
         let body = self.body(inputs);
-        let mut wait = FIRST_WAIT;
-        for attempt in 1.. {
+        let mut schedule = RETRIES.schedule();
+        loop {
             let (cause, requested) = match self.attempt(&body, inputs.len()).await {
                 Attempt::Final(outcome) => return outcome,
-                // The last error is reported, not the number of attempts.
-                Attempt::Again { cause, .. } if attempt == MAX_ATTEMPTS => return RequestOutcome::Failed(cause),
                 Attempt::Again { cause, wait } => (cause, wait),
             };
+            // The last error is reported, not the number of attempts.
+            let Some(wait) = schedule.next_wait(requested) else { return RequestOutcome::Failed(cause) };
             tracing::debug!(cause, "the request is repeated");
-            sleep(requested.unwrap_or(wait).min(MAX_REQUESTED_WAIT)).await;
-            wait = (wait * 2).min(MAX_WAIT);
+            sleep(wait).await;
         }
-        unreachable!("the last attempt must have ended the loop")
     }
 
     fn body(&self, inputs: &[LineInput]) -> Bytes {
@@ -259,14 +257,6 @@ fn judge_error(status: StatusCode, headers: &HeaderMap, body: &[u8]) -> Attempt 
         408 | 429 | 500.. => Attempt::Final(RequestOutcome::Failed(cause)),
         _ => Attempt::Final(RequestOutcome::Refused(cause)),
     }
-}
-
-/// Returns the wait that a response requests.
-pub(super) fn requested_wait(headers: &HeaderMap) -> Option<Duration> {
-    // OpenAI's clients accept fractions here, too.
-    let number = |name: &str| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
-    let seconds = number("retry-after-ms").map(|ms| ms / 1_000.0).or_else(|| number(RETRY_AFTER.as_str()))?;
-    Duration::try_from_secs_f64(seconds).ok()
 }
 
 #[cfg(test)]

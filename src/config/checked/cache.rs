@@ -88,8 +88,19 @@ pub struct RedisConfig {
     pub connect_timeout: Duration,
     /// `redis.queue_mb`, in bytes.
     pub queue_bytes: usize,
-    /// `redis.lease`; `None` at zero.
-    pub lease: Option<Duration>,
+    /// `redis.lease`.
+    pub lease: LeaseMode,
+}
+
+/// Length of the leases on keys that replicas share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeaseMode {
+    /// No leases: each replica fetches for itself.
+    Off,
+    /// A fixed length, without renewal.
+    Fixed(Duration),
+    /// A length that follows the usual time of calls, with renewal while a call lasts.
+    Auto,
 }
 
 /// One address in `redis.url`.

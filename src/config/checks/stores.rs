@@ -5,16 +5,18 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
+use toml::Value;
 
 use super::ranges::{MIB, TIMEOUT};
 use crate::config::reader::Reader;
-use crate::config::{DiskConfig, RedisConfig, RedisNode, TlsConfig, values};
+use crate::config::{DiskConfig, LeaseMode, RedisConfig, RedisNode, TlsConfig, values};
 
 /// A smaller store holds too few vectors to be useful; a larger one takes minutes to open.
 const DISK_MIB: RangeInclusive<u64> = 16..=16 * MIB;
 const QUEUE_MIB: RangeInclusive<u64> = 1..=4096;
 /// The lease of a crashed replica blocks all others for this time.
 const LEASE: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_mins(5);
+const AUTO: &str = "auto";
 const REDIS_PORT: u16 = 6379;
 
 pub(super) fn disk(reader: &mut Reader) -> DiskConfig {
@@ -28,7 +30,6 @@ pub(super) fn disk(reader: &mut Reader) -> DiskConfig {
 }
 
 pub(super) fn redis(reader: &mut Reader) -> RedisConfig {
-    let lease = reader.duration("redis.lease", &LEASE);
     let redis = RedisConfig {
         nodes: reader.optional("redis.url", |value| nodes(&values::text(value)?)).unwrap_or_default(),
         cluster: reader.switch("redis.cluster"),
@@ -40,11 +41,34 @@ pub(super) fn redis(reader: &mut Reader) -> RedisConfig {
         timeout: reader.duration("redis.timeout", &TIMEOUT),
         connect_timeout: reader.duration("redis.connect_timeout", &TIMEOUT),
         queue_bytes: queue_bytes(reader, "redis.queue_mb"),
-        // A lease of zero turns leases off.
-        lease: Some(lease).filter(|lease| !lease.is_zero()),
+        lease: lease(reader),
     };
     check(reader, &redis);
     redis
+}
+
+fn lease(reader: &mut Reader) -> LeaseMode {
+    let mode = reader.required("redis.lease", lease_mode);
+    reader.show(
+        "redis.lease",
+        match mode {
+            LeaseMode::Auto => AUTO.to_owned(),
+            LeaseMode::Off => values::shown_duration(Duration::ZERO),
+            LeaseMode::Fixed(length) => values::shown_duration(length),
+        },
+    );
+    mode
+}
+
+fn lease_mode(value: &Value) -> Result<LeaseMode, String> {
+    if value.as_str() == Some(AUTO) {
+        return Ok(LeaseMode::Auto);
+    }
+    match values::duration(value, &LEASE) {
+        Ok(length) if length.is_zero() => Ok(LeaseMode::Off),
+        Ok(length) => Ok(LeaseMode::Fixed(length)),
+        Err(message) => Err(format!("{message}; \"{AUTO}\" is allowed, too")),
+    }
 }
 
 fn queue_bytes(reader: &mut Reader, name: &str) -> usize {
@@ -134,6 +158,21 @@ mod tests {
     fn a_password_in_the_address_is_refused_and_not_repeated() {
         let said = faults(&[("redis.url", "redis://me:hunter2@cache")]);
         assert!(said.contains("redis.password") && !said.contains("hunter2"), "{said}");
+    }
+
+    #[test]
+    fn a_lease_is_automatic_fixed_or_off() {
+        let read =
+            |text: &str| Config::from_pairs(&[("redis.lease", text)]).expect("must be free of faults").redis.lease;
+        assert_eq!(Config::from_pairs(&[]).expect("the defaults are legal").redis.lease, LeaseMode::Auto);
+        assert_eq!(
+            ["auto", "0s", "0", "90s"].map(read),
+            [LeaseMode::Auto, LeaseMode::Off, LeaseMode::Off, LeaseMode::Fixed(Duration::from_secs(90)),]
+        );
+        for wrong in ["always", "6m", "-1s", ""] {
+            let said = faults(&[("redis.lease", wrong)]);
+            assert!(said.contains("redis.lease") && said.contains("\"auto\" is allowed, too"), "{said}");
+        }
     }
 
     #[test]

@@ -105,8 +105,9 @@ pub(super) const KEYS: &[ConfigKey] = &[
     ),
     key(
         "redis.lease",
-        "\"0s\"",
-        "Maximum time for which other replicas wait while one replica fetches the same texts; \"0s\" disables leases.",
+        "\"auto\"",
+        "Lease by which one replica fetches a text and the others wait: \"auto\" follows the usual time of calls and is \
+         renewed, a duration is its fixed length, \"0s\" disables leases.",
     ),
     key(
         "auth.vouch_ttl",

@@ -2,12 +2,13 @@
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
-use super::labels::AnswerEvent;
+use super::labels::{AnswerEvent, LeaseWait};
 
 /// Metrics of the cache as a whole.
 #[derive(Debug)]
 pub struct CacheMetrics {
     answers: PerLabel<AnswerEvent, Counter>,
+    lease_waits: PerLabel<LeaseWait, Counter>,
     /// Purges of the cache or a part of it by an operator.
     pub purges: Counter,
     /// Inputs whose entries an operator removed.
@@ -22,11 +23,17 @@ impl CacheMetrics {
     pub(super) fn new(registrar: &Registrar<'_>) -> Self {
         Self {
             answers: registrar.counters(&catalogue::CACHE_ANSWERS),
+            lease_waits: registrar.counters(&catalogue::LEASE_WAITS),
             purges: registrar.counter(&catalogue::CACHE_PURGES),
             forgotten: registrar.counter(&catalogue::CACHE_FORGOTTEN),
             flights: registrar.gauge(&catalogue::FLIGHTS),
             model_drifts: registrar.counter(&catalogue::MODEL_DRIFTS),
         }
+    }
+
+    /// Records inputs whose wait for another replica has ended.
+    pub fn lease_waits(&self, end: LeaseWait, inputs: usize) {
+        self.lease_waits.of(end).add(inputs as u64);
     }
 
     /// Records a stored reply.

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::labels::{
-    AnswerEvent, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult, RetryReason, Route,
-    SpanResult, Tier, TokenKind,
+    AnswerEvent, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection, ReloadResult,
+    RetryReason, Route, SpanResult, Tier, TokenKind,
 };
 use crate::process::governor::GovernorAction;
 
@@ -163,6 +163,8 @@ catalogue! {
         "1 while a tier that is configured does not work, by tier.");
     CACHE_LOOKUP_DURATION: histogram("vecho_cache_lookup_duration_seconds", TIER, SECONDS,
         "Duration of one lookup in a tier below memory, by tier.");
+    LEASE_WAITS: counter("vecho_lease_waits_total", &[label::<LeaseWait>("end")],
+        "Inputs that waited for the fetch of another replica, by the end of the wait.");
     CACHE_PURGES: counter("vecho_cache_purges_total", &[],
         "Times an operator emptied the cache or a part of it.");
     CACHE_FORGOTTEN: counter("vecho_cache_forgotten_inputs_total", &[],

@@ -240,6 +240,22 @@ labels! {
 }
 
 labels! {
+    /// End of the wait for an input that another replica fetches.
+    LeaseWait {
+        /// The other replica has stored the vector.
+        Stored = "stored",
+        /// The other replica died or gave up, and this one fetches.
+        TakenOver = "taken_over",
+        /// The call of the other replica failed, and this one asks for itself.
+        Failed = "failed",
+        /// Redis did not answer, and this replica asks for itself.
+        Unavailable = "unavailable",
+        /// The wait was too long, and this replica asks for itself.
+        TooLong = "too_long",
+    }
+}
+
+labels! {
     /// A tier of the cache, by its name in headers, metrics and routes.
     Tier {
         /// Records in the memory of this process.

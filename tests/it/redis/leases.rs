@@ -129,7 +129,7 @@ async fn overlapping_requests_on_two_replicas_fetch_each_input_once() {
 #[tokio::test]
 async fn without_leases_each_replica_fetches_separately() {
     let (redis, stub) = (Redis::start(), Stub::start());
-    let [one, other, _] = replicas(&stub, &redis, &[]).await;
+    let [one, other, _] = replicas(&stub, &redis, &[("redis.lease", "0s")]).await;
     stub.always(Behaviour::Gate);
     let asked = futures_util::future::join(sources(&one, &["a"]), sources(&other, &["a"]));
     let release = async {

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::dialect::Dialect;
 use super::doubt::exactly_once;
-use super::remote::{Refused, Remote, RemoteError, body_of};
+use super::remote::{Refused, Remote, RemoteError, body_of, wait_after};
 use super::state_file::{create_private, sync_folder};
 use super::upload::FormBody;
 use crate::process::errors::cause_of;
@@ -185,11 +185,11 @@ impl BatchApi {
     /// Stores the content of a file. The file on disk is complete or does not exist.
     pub(super) async fn download(&self, file_id: &str, path: &Path) -> Result<(), RemoteError> {
         let uri = self.uri(&format!("/files/{file_id}/content"), &[])?;
-        let mut backoff = self.remote.backoff();
+        let mut schedule = self.remote.schedule();
         loop {
             match timeout(TRANSFER_TIMEOUT, self.download_once(&uri, path)).await {
                 Ok(Ok(())) => return Ok(()),
-                Ok(Err(error)) => backoff.wait_after(error).await?,
+                Ok(Err(error)) => wait_after(error, &mut schedule).await?,
                 Err(_) => return Err(RemoteError::Lost("the download took longer than an hour".to_owned())),
             }
         }

@@ -2,7 +2,7 @@
 
 use tokio::time::sleep;
 
-use super::remote::{Remote, RemoteError};
+use super::remote::{Remote, RemoteError, wait_after};
 
 /// Waits before each search, in multiples of the first wait before a retry. The service may list a new object late, and
 /// a request that is sent again is paid twice.
@@ -16,7 +16,7 @@ pub(super) async fn exactly_once<T>(
     find: impl AsyncFn() -> Result<Option<T>, RemoteError>,
     send: impl AsyncFn() -> Result<T, RemoteError>,
 ) -> Result<T, RemoteError> {
-    let mut backoff = remote.backoff();
+    let mut schedule = remote.schedule();
     loop {
         for wait in SETTLE.iter().filter(|_| in_doubt) {
             sleep(remote.first_wait * *wait).await;
@@ -29,6 +29,6 @@ pub(super) async fn exactly_once<T>(
             Err(error) => error,
         };
         in_doubt |= matches!(error, RemoteError::Lost(_));
-        backoff.wait_after(error).await?;
+        wait_after(error, &mut schedule).await?;
     }
 }

@@ -9,21 +9,20 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Collected, Full, LengthLimitError, Limited};
 use tokio::time::{sleep, timeout};
 
-use super::super::send::requested_wait;
+use super::super::retry::{RetryLimits, RetrySchedule, requested_wait};
 use crate::cli::moving::CommandError;
 use crate::config::{Config, Live};
 use crate::process::errors::{BoxError, cause_of};
 use crate::upstream::{ClientBody, ForwardError, ForwardedBody, UpstreamClient};
 use crate::wire::error_fields;
 
-/// Attempts of one request before the command gives up.
-pub(super) const MAX_ATTEMPTS: u32 = 10;
-/// Longest wait between two attempts; a response may request a longer one.
-const MAX_WAIT: Duration = Duration::from_mins(1);
-/// Longest wait that a response may request.
-const MAX_REQUESTED_WAIT: Duration = Duration::from_mins(10);
-/// First wait, unless the interval of polls is shorter.
-const FIRST_WAIT: Duration = Duration::from_millis(500);
+/// The first wait is shorter if the interval of polls is.
+const RETRIES: RetryLimits = RetryLimits {
+    attempts: 10,
+    first_wait: Duration::from_millis(500),
+    max_wait: Duration::from_mins(1),
+    max_requested_wait: Duration::from_mins(10),
+};
 /// Largest answer that is read into memory. A list of many files is the largest one.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest text of a service's message that is shown or recorded.
@@ -59,31 +58,25 @@ pub(super) struct Refused {
     pub(super) message: String,
 }
 
-/// Waits between attempts, each twice as long as the one before.
-pub(super) struct Backoff {
-    wait: Duration,
-    attempts: u32,
-}
-
 impl Remote {
     pub(super) fn new(config: &Config, headers: HeaderMap, poll: Duration) -> Result<Self, CommandError> {
         let client = UpstreamClient::http(Live::new(config.clone())).map_err(|error| error.to_string())?;
-        Ok(Self { client, headers, timeout: config.upstream.call_timeout, first_wait: poll.min(FIRST_WAIT) })
+        Ok(Self { client, headers, timeout: config.upstream.call_timeout, first_wait: poll.min(RETRIES.first_wait) })
     }
 
-    pub(super) const fn backoff(&self) -> Backoff {
-        Backoff { wait: self.first_wait, attempts: 0 }
+    pub(super) const fn schedule(&self) -> RetrySchedule {
+        RetryLimits { first_wait: self.first_wait, ..RETRIES }.schedule()
     }
 
     /// Sends a request that changes nothing, or that may be repeated, until it is answered.
     pub(super) async fn request(&self, method: &Method, uri: &Uri) -> Result<Bytes, RemoteError> {
-        let mut backoff = self.backoff();
+        let mut schedule = self.schedule();
         loop {
             let error = match self.attempt(method.clone(), uri, ("", ClientBody::empty())).await {
                 Err(error) if !matches!(error, RemoteError::Refused { .. }) => error,
                 ended => return ended,
             };
-            backoff.wait_after(error).await?;
+            wait_after(error, &mut schedule).await?;
         }
     }
 
@@ -147,23 +140,17 @@ impl Remote {
     }
 }
 
-impl Backoff {
-    /// Waits before the next attempt. Returns the error if there were too many.
-    pub(super) async fn wait_after(&mut self, error: RemoteError) -> Result<(), RemoteError> {
-        self.attempts += 1;
-        let requested = match &error {
-            RemoteError::Busy { wait, .. } => *wait,
-            RemoteError::Lost(_) => None,
-            RemoteError::Refused { .. } => return Err(error),
-        };
-        if self.attempts >= MAX_ATTEMPTS {
-            return Err(error);
-        }
-        tracing::debug!(%error, "the request is repeated");
-        sleep(requested.unwrap_or(self.wait).min(MAX_REQUESTED_WAIT)).await;
-        self.wait = (self.wait * 2).min(MAX_WAIT);
-        Ok(())
-    }
+/// Waits before the next attempt. Returns the error if it is final, or if there were too many attempts.
+pub(super) async fn wait_after(error: RemoteError, schedule: &mut RetrySchedule) -> Result<(), RemoteError> {
+    let requested = match &error {
+        RemoteError::Busy { wait, .. } => *wait,
+        RemoteError::Lost(_) => None,
+        RemoteError::Refused { .. } => return Err(error),
+    };
+    let Some(wait) = schedule.next_wait(requested) else { return Err(error) };
+    tracing::debug!(%error, "the request is repeated");
+    sleep(wait).await;
+    Ok(())
 }
 
 impl Refused {
