@@ -22,6 +22,7 @@ use super::surroundings::Surroundings;
 use crate::admin::{self, AdminContext};
 use crate::config::{Config, Live};
 use crate::observe::metrics::{Metrics, Port};
+use crate::process::certificate::CertificateError;
 use crate::process::connector::TlsError;
 use crate::process::lifecycle::Lifecycle;
 use crate::process::random;
@@ -41,7 +42,7 @@ pub enum StartError {
     Bind(#[from] serve::BindError),
     /// The certificate of the public port cannot be used.
     #[error(transparent)]
-    Tls(#[from] serve::CertificateError),
+    Tls(#[from] CertificateError),
     /// The TLS client set-up for the upstream or the trace collector is invalid.
     #[error(transparent)]
     OutboundTls(#[from] TlsError),
@@ -100,7 +101,7 @@ impl App {
         let proxy = components.proxy(&tunnels);
         // Background work ends at once by its stop signal, so it never delays a shutdown.
         background.spawn_until_stop(Arc::clone(&components.governor).run(config.memory.check_every));
-        background.spawn_until_stop(reload::watch(Reloader::new(&components, &surroundings, tls.clone())));
+        background.spawn_until_stop(reload::watch(Reloader::new(&components, &surroundings, tls.as_ref())));
         background.spawn_until_stop(surroundings.level.throttled().clone().run());
         let context = admin_context(&components, &proxy, &lifecycle, &surroundings);
         let limits = ServeLimits::from(&config.limits);
@@ -114,7 +115,7 @@ impl App {
         introduce(&config, &components.flow.tiers, components.governor.limit_bytes());
         let ports = PortAddresses { public: public.local_addr(), admin: admin.local_addr() };
         let of_machine = machine_warnings(&config, &components.system, &surroundings.clock).await;
-        advise(&config, ports, warnings(&config, surroundings.source.as_ref()).into_iter().chain(of_machine));
+        advise(&config, ports, warnings(&config).into_iter().chain(of_machine));
         // The first TLS handshake should not wait for it, nor should the start.
         drop(spawn_blocking(random::seed_tls));
         tracing::info!("serving public={} admin={}", public.local_addr(), admin.local_addr());

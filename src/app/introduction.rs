@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::advice::Advice;
 use crate::cache::Stack;
-use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
+use crate::config::{Config, FallbackMode, Origin, UpstreamTarget};
 use crate::process::connector::reachable;
 
 /// Addresses of the ports as they are bound.
@@ -30,9 +30,12 @@ pub(super) fn introduce(config: &Config, tiers: &Stack, limit_bytes: u64) {
     );
 }
 
-/// Logs the key that pays for upstream calls, the addresses to use, and every warning.
+/// Logs the key that pays for upstream calls, the proxy of calls, the addresses to use, and every warning.
 pub(super) fn advise(config: &Config, ports: PortAddresses, warnings: impl Iterator<Item = Advice>) {
     tracing::info!("{}", payer(config));
+    if let Some(proxy) = proxy_of_calls(config) {
+        tracing::info!("{proxy}");
+    }
     tracing::info!("{}", client_setting(config, ports.public));
     tracing::info!("{}", dashboard(config, ports.admin));
     for warning in warnings {
@@ -82,9 +85,19 @@ pub fn payer(config: &Config) -> String {
     }
 }
 
-/// Returns warnings about settings that are valid but may be unintended, in the configuration and its environment.
-pub fn warnings(config: &Config, source: Option<&ConfigSource>) -> Vec<Advice> {
-    [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
+/// Returns warnings about settings that are valid but may be unintended.
+pub fn warnings(config: &Config) -> Vec<Advice> {
+    [open_key(config), mocks_by_default(config)].into_iter().flatten().collect()
+}
+
+/// Names the forward proxy of upstream calls, without its credentials, if there is one.
+pub fn proxy_of_calls(config: &Config) -> Option<String> {
+    let UpstreamTarget::Http(uri) = &config.upstream.target else {
+        return None;
+    };
+    let proxy = config.upstream.egress.proxies.proxy_for(uri)?;
+    let login = if proxy.credentials.is_some() { ", with credentials" } else { "" };
+    Some(format!("calls to the upstream go through the proxy {proxy}{login}"))
 }
 
 /// Returns the origin of the key that vecho holds, if it holds one.
@@ -107,18 +120,6 @@ fn open_key(config: &Config) -> Option<Advice> {
         let port = listen.port();
         Advice::new("key", message, format!("listen on 127.0.0.1:{port}, or let only your applications reach the port"))
     })
-}
-
-/// Warns about a proxy variable that is not used. The warning omits its value, which may contain a password.
-fn ignored_proxy(config: &Config, source: Option<&ConfigSource>) -> Option<Advice> {
-    let variable = source?.ignored_proxy(&config.upstream.target)?;
-    let UpstreamTarget::Http(uri) = &config.upstream.target else {
-        return None;
-    };
-    let host = uri.host().unwrap_or_default();
-    let message = format!("{variable} is set but not used for calls to the upstream: they go directly to {host}");
-    let remedy = format!("let vecho reach {host} directly, and add it to NO_PROXY, which silences this warning");
-    Some(Advice::new("environment", message, remedy))
 }
 
 fn mocks_by_default(config: &Config) -> Option<Advice> {

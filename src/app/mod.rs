@@ -18,7 +18,7 @@ mod trust;
 pub use advice::Advice;
 pub use batches::{BatchCounts, BatchFiles, BatchSample, KeySettings, ReportLine};
 pub use instance::{App, StartError, Stopped};
-pub use introduction::{is_azure_root, payer, warnings};
+pub use introduction::{is_azure_root, payer, proxy_of_calls, warnings};
 pub use machine::{disk_warning, memory_warning};
 pub use offline::{OfflineCache, OfflineError};
 pub use surroundings::Surroundings;

@@ -13,6 +13,7 @@ use crate::config::{self, ConfigSource, Live};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::observe::logs::LevelHandle;
 use crate::observe::metrics::{Metrics, ReloadResult};
+use crate::process::certificate::{CertificateError, ReloadableCertificate};
 use crate::serve::Tls;
 
 /// Period of the timer if polling is off: the timer must exist, but its ticks are ignored.
@@ -52,7 +53,7 @@ pub(super) async fn watch(reloader: Option<Reloader>) {
 pub(super) struct Reloader {
     live: Live,
     source: ConfigSource,
-    tls: Option<Tls>,
+    certificates: Vec<Arc<ReloadableCertificate>>,
     level: LevelHandle,
     reply_cache: Arc<ReplyCache>,
     metrics: Arc<Metrics>,
@@ -60,11 +61,12 @@ pub(super) struct Reloader {
 
 impl Reloader {
     /// Creates a reloader if there is a source to read again.
-    pub(super) fn new(components: &Components, surroundings: &Surroundings, tls: Option<Tls>) -> Option<Self> {
+    pub(super) fn new(components: &Components, surroundings: &Surroundings, tls: Option<&Tls>) -> Option<Self> {
+        let of_port = tls.map(Tls::certificate);
         Some(Self {
             live: components.live.clone(),
             source: surroundings.source.clone()?,
-            tls,
+            certificates: of_port.into_iter().chain(components.client.identity()).cloned().collect(),
             level: surroundings.level.clone(),
             reply_cache: Arc::clone(&components.reply_cache),
             metrics: Arc::clone(&components.metrics),
@@ -80,7 +82,7 @@ impl Reloader {
     fn hash_files(&self) -> Key {
         let mut key = KeyBuilder::new(None);
         key.part(Tag::Body, &self.source.fingerprint());
-        for file in self.live.load().tls.iter().flat_map(|tls| [&tls.cert_file, &tls.key_file]) {
+        for file in self.certificates.iter().flat_map(|certificate| certificate.files()) {
             // A file that becomes unreadable counts as changed, and the reload reports why.
             key.part(Tag::Body, &std::fs::read(file).unwrap_or_default());
         }
@@ -107,6 +109,13 @@ impl Reloader {
         self.metrics.status.config_reload(if reloaded { ReloadResult::Ok } else { ReloadResult::Failed });
     }
 
+    fn reload_certificates(&self) -> Result<(), CertificateError> {
+        // All files are read before the first pair is replaced.
+        let fresh: Vec<_> = self.certificates.iter().map(|certificate| certificate.read()).collect::<Result<_, _>>()?;
+        self.certificates.iter().zip(fresh).for_each(|(certificate, fresh)| certificate.replace(fresh));
+        Ok(())
+    }
+
     fn reload_now(&self) -> bool {
         let read = match self.source.load() {
             Ok(read) => read,
@@ -116,8 +125,7 @@ impl Reloader {
             }
         };
         // This is the last step that can reject the reload: all or nothing is applied.
-        let certificate = self.tls.as_ref().map_or(Ok(()), Tls::reload);
-        if let Err(error) = certificate {
+        if let Err(error) = self.reload_certificates() {
             tracing::error!(
                 %error,
                 "configuration reload rejected; the previous configuration and its certificate stay active"

@@ -8,8 +8,8 @@ use super::arguments::{Command, ConfigFormat, Invocation};
 use super::output::{FAILED, FAULTY, OK, Output, print};
 use super::serve::serve;
 use super::{batch, doctor, find_mocks, health, moving, warm};
-use crate::app::{check_trust, payer, warnings};
-use crate::config::{Config, ConfigSource, Faults};
+use crate::app::{check_trust, payer, proxy_of_calls, warnings};
+use crate::config::{Config, Faults};
 
 /// Runs a command and returns its exit status.
 pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
@@ -34,7 +34,7 @@ pub fn run(invocation: Invocation, output: &mut Output<'_>) -> u8 {
         },
         Command::Config { format } => print(output.out, &shown(&config, format)),
         Command::Check => match check_trust(&config) {
-            Ok(()) => report(&config, &source, output),
+            Ok(()) => report(&config, output),
             Err(faults) => print_faults(&faults, output),
         },
         Command::Healthcheck { .. } => health::check_ops_port(&config, output),
@@ -73,9 +73,11 @@ fn work(workers: usize, err: &mut dyn Write, command: impl Future<Output = Resul
 }
 
 /// Prints the notes and warnings that a start with this configuration would log.
-fn report(config: &Config, source: &ConfigSource, output: &mut Output<'_>) -> u8 {
-    print(output.err, &format!("note: {}", payer(config)));
-    for warning in warnings(config, Some(source)) {
+fn report(config: &Config, output: &mut Output<'_>) -> u8 {
+    for note in std::iter::once(payer(config)).chain(proxy_of_calls(config)) {
+        print(output.err, &format!("note: {note}"));
+    }
+    for warning in warnings(config) {
         print(output.err, &format!("warning: {warning}"));
     }
     print(output.out, "configuration ok")

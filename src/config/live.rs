@@ -142,6 +142,7 @@ mod tests {
         ("upstream.idle_timeout", "7s"),
         ("upstream.max_connection_age", "7s"),
         ("upstream.max_answer_bytes", "777"),
+        ("upstream.proxy", "http://seven:7"),
         ("batch.max_inputs", "7"),
         ("batch.max_tokens", "777"),
         ("batch.target_time", "3s"),
@@ -204,6 +205,7 @@ mod tests {
         ("traces.timeout", "7s"),
         ("traces.send_every", "7s"),
         ("traces.queue_spans", "7"),
+        ("traces.proxy", "http://seven:7"),
         ("reload.poll_every", "7s"),
         ("shutdown.grace", "7s"),
     ];

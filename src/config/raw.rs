@@ -9,6 +9,7 @@ use toml::{Table, Value};
 
 use super::keys::toml_value;
 use super::lookup;
+use super::proxies::ProxyVariables;
 use super::{ConfigKey, Faults, KEYS, Origin, WELL_KNOWN};
 
 /// Variables with a user's cache folder, and our folder below it.
@@ -36,6 +37,8 @@ pub(super) struct RawSetting {
 pub(super) struct Raw {
     settings: BTreeMap<&'static str, RawSetting>,
     pub(super) faults: Faults,
+    /// Variables of the environment that select proxies.
+    pub(super) proxies: ProxyVariables,
 }
 
 impl Raw {
@@ -94,6 +97,7 @@ impl Raw {
     /// Reads the environment: well-known names first, so `VECHO_` names override them.
     pub(super) fn read_env(&mut self, env: &[(String, String)]) {
         self.read_cache_folder(env);
+        self.proxies = ProxyVariables::of(env);
         for (variable, name) in WELL_KNOWN {
             // An empty variable counts as unset, because some tools pass unset variables as empty ones.
             for (_, value) in env.iter().filter(|(set, value)| set == variable && !value.is_empty()) {

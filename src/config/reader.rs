@@ -6,11 +6,13 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use http::Uri;
 use toml::Value;
 
 use super::effective::{DisplayValue, Effective, Setting};
 use super::raw::Raw;
 use super::{Faults, KEYS, Origin, Secret, lookup, values};
+use crate::process::connector::ProxyRules;
 
 pub(super) struct Reader {
     raw: Raw,
@@ -145,6 +147,11 @@ impl Reader {
         }
         let items: Vec<T> = items.into_iter().filter_map(Result::ok).collect();
         (items.len() == words.len()).then_some(items)
+    }
+
+    /// Returns the proxies that the environment selects for calls to `target`.
+    pub(super) fn proxies_of_environment(&mut self, target: &Uri) -> ProxyRules {
+        self.raw.proxies.rules(target, &mut self.faults)
     }
 
     /// Reads the path of a file and checks that it can be opened.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use blake3::Hasher;
 
 use super::raw::{CACHE_FOLDERS, Raw};
-use super::{Config, Faults, Flag, KEYS, Origin, UpstreamTarget, WELL_KNOWN, checks, proxies};
+use super::{Config, Faults, Flag, KEYS, Origin, WELL_KNOWN, checks, proxies};
 
 /// Sources of the configuration. The environment is a snapshot: a running process does not see later changes.
 #[derive(Clone)]
@@ -44,11 +44,6 @@ impl ConfigSource {
     /// Reads the configuration again. Blocks on the disk.
     pub fn load(&self) -> Result<Config, Faults> {
         checks::check(self.gather())
-    }
-
-    /// Returns the environment variable that names a proxy for this upstream. vecho does not use it.
-    pub fn ignored_proxy(&self, upstream: &UpstreamTarget) -> Option<&str> {
-        proxies::ignored(&self.env, upstream)
     }
 
     /// Returns a hash of the contents of the configuration file and the secret files. Blocks on the disk.

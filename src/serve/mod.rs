@@ -37,4 +37,4 @@ pub use handler::{Handler, Peer};
 pub use head::{BadHead, check_head};
 pub use limits::{ConnectionHooks, PeerFault, ServeLimits};
 pub use listener::{BindError, Bound, Server};
-pub use tls::{CertificateError, Tls, pair_faults};
+pub use tls::Tls;

@@ -1,5 +1,7 @@
 //! One call to the upstream: the connection pool, the credential that vecho holds, and the timeouts of a call.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
@@ -17,12 +19,15 @@ use super::redirect::{may_share_credentials, next_call};
 use super::{Class, Failure, LaneProperties, UnavailableReason, UpstreamReply};
 use crate::config::{Config, KeyHeader, Live};
 use crate::observe::traces::TraceContext;
+use crate::process::certificate::ReloadableCertificate;
 use crate::process::connector::{Connecting, TimedConnector, TlsError};
 use crate::process::errors::cause_of;
 
 /// Makes calls. Used by `Arc`.
 pub struct UpstreamClient {
     transport: Transport,
+    /// Client certificate for the upstream.
+    identity: Option<Arc<ReloadableCertificate>>,
     live: Live,
 }
 
@@ -36,23 +41,33 @@ impl UpstreamClient {
     pub fn http(live: Live) -> Result<Self, TlsError> {
         let config = live.load();
         let upstream = &config.upstream;
+        let files = upstream.egress.identity.clone();
+        let identity = files.map(|files| ReloadableCertificate::load(files.cert_file, files.key_file)).transpose()?;
+        let identity = identity.map(Arc::new);
         let connector = TimedConnector::new(Connecting {
             limit: upstream.connect_timeout,
             limit_key: "upstream.connect_timeout",
             ca_file: upstream.ca_file.as_deref(),
             ca_key: "upstream.ca_file",
+            proxies: &upstream.egress.proxies,
+            identity: identity.as_ref(),
         })?;
         let limits = ConnectionLimits {
             max_concurrent: upstream.max_concurrent,
             idle_timeout: upstream.idle_timeout,
             max_age: upstream.max_connection_age,
         };
-        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, limits))), live })
+        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, limits))), identity, live })
     }
 
     /// Creates a client with a function as its upstream.
     pub fn in_process(embedder: InProcess, live: Live) -> Self {
-        Self { transport: Transport::InProcess(embedder), live }
+        Self { transport: Transport::InProcess(embedder), identity: None, live }
+    }
+
+    /// Returns the client certificate.
+    pub const fn identity(&self) -> Option<&Arc<ReloadableCertificate>> {
+        self.identity.as_ref()
     }
 
     /// Posts a JSON body and reads the whole answer within the configured limits. The request may have ended by then;
@@ -175,6 +190,7 @@ fn failure_of(error: &SendError) -> Failure {
             Failure::unavailable(UnavailableReason::Connect, cause_of(error))
         }
         SendError::Client(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
+        SendError::Proxy(error) => Failure::unavailable(UnavailableReason::Connect, error.to_string()),
         SendError::InterimFlood => Failure::unavailable(UnavailableReason::Status, error.to_string()),
     }
 }

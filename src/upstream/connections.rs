@@ -87,6 +87,9 @@ pub(super) struct Connections {
     calls: ConnectionPool,
     passing: ConnectionPool,
     unpooled: HttpClient,
+    /// Opens a connection for each WebSocket.
+    websockets: HttpClient,
+    connector: TimedConnector,
     /// True if the last request over a kept connection was answered, false if none was or the connection was dead.
     keeps_open: AtomicBool,
     /// Time at which a kept connection was last found dead.
@@ -102,6 +105,8 @@ impl Connections {
             calls: ConnectionPool::new(connector.clone(), calls),
             passing: ConnectionPool::new(connector.clone(), passing),
             unpooled: unpooled(connector.clone()),
+            websockets: unpooled(connector.for_websockets()),
+            connector: connector.clone(),
             // Until an answer on a kept connection, requests that cannot be repeated open new ones.
             keeps_open: AtomicBool::new(false),
             dead_at: Mutex::new(None),
@@ -111,9 +116,24 @@ impl Connections {
     /// Sends an embeddings call. After a failure on a kept connection the next calls open new ones.
     pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, SendError> {
         let client = if self.is_suspicious() { self.unpooled.clone() } else { self.calls.client() };
-        let result = send(&client, request).await;
+        let result = self.send(&client, request).await;
         self.note(&result);
         result
+    }
+
+    /// Sends a request, with the credentials of a proxy that forwards it.
+    async fn send(
+        &self,
+        client: &HttpClient,
+        mut request: Request<ClientBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        let uri = request.uri().clone();
+        self.connector.authorize(&uri, request.headers_mut());
+        let response = send(client, request).await?;
+        match self.connector.proxy_refusal(&uri, response.status()) {
+            Some(error) => Err(error.into()),
+            None => Ok(response),
+        }
     }
 
     /// Sends a request that passes through.
@@ -126,13 +146,17 @@ impl Connections {
         let copy = repeatable_copy(&request);
         // A dead connection costs a repeatable request one repetition, and any other request a failure.
         let may_reuse = if copy.is_some() { !self.is_suspicious() } else { self.keeps_open.load(Ordering::Relaxed) };
-        let client = if may_reuse { self.passing.client() } else { self.unpooled.clone() };
-        let mut result = send(&client, request).await;
+        let client = match (switches, may_reuse) {
+            (true, _) => self.websockets.clone(),
+            (false, true) => self.passing.client(),
+            (false, false) => self.unpooled.clone(),
+        };
+        let mut result = self.send(&client, request).await;
         if self.note(&result)
             && let Some(copy) = copy
         {
             tracing::debug!("a kept connection to the upstream was dead; repeating the request on a new one");
-            result = send(&self.unpooled, copy).await;
+            result = self.send(&self.unpooled, copy).await;
             self.note(&result);
         }
         let response = result.map_err(|error| open_error(&error, &uri))?;
@@ -159,8 +183,8 @@ impl Connections {
                 }
                 false
             }
-            // The interim answers show that the connection was alive.
-            Err(SendError::InterimFlood) => false,
+            // The answers show that the connection was alive.
+            Err(SendError::InterimFlood | SendError::Proxy(_)) => false,
             Err(SendError::Client(error)) => {
                 let usage = error.connect_info().and_then(ConnectionUse::of_connection);
                 let was_dead = usage.is_some_and(|usage| usage.died_unanswered());
@@ -200,6 +224,7 @@ fn open_error(error: &SendError, uri: &Uri) -> ForwardError {
     let upstream = origin_of(uri);
     let error: &legacy::Error = match error {
         SendError::Client(error) => error,
+        SendError::Proxy(error) => return ForwardError::Unreachable { upstream, cause: error.to_string() },
         flood @ SendError::InterimFlood => return ForwardError::Unanswered { upstream, cause: flood.to_string() },
     };
     // hyper reports a failed request body as an error of its user.

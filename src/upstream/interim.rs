@@ -11,6 +11,7 @@ use tokio::sync::Notify;
 
 use super::body::ClientBody;
 use super::pool::HttpClient;
+use crate::process::connector::ProxyError;
 
 /// Maximum number of interim answers to one request. Servers send one or two.
 const MAX_INTERIM: u32 = 32;
@@ -21,6 +22,9 @@ pub(super) enum SendError {
     /// The client failed.
     #[error(transparent)]
     Client(#[from] legacy::Error),
+    /// A forward proxy refused the request.
+    #[error(transparent)]
+    Proxy(#[from] ProxyError),
     /// Too many interim answers arrived.
     #[error("more than {MAX_INTERIM} interim answers (status 1xx)")]
     InterimFlood,

@@ -114,7 +114,7 @@ mod tests {
     use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
-    use crate::process::connector::{Connecting, Resolver};
+    use crate::process::connector::{Connecting, ProxyRules, Resolver};
 
     /// Answers every request on a connection with one letter.
     async fn answer(mut stream: TcpStream, letter: char) {
@@ -148,7 +148,9 @@ mod tests {
 
     fn pool(resolver: Resolver, max_age: Duration) -> ConnectionPool {
         let limit = Duration::from_secs(5);
-        let connecting = Connecting { limit, limit_key: "limit", ca_file: None, ca_key: "none" };
+        let proxies = &ProxyRules::default();
+        let connecting =
+            Connecting { limit, limit_key: "limit", ca_file: None, ca_key: "none", proxies, identity: None };
         let connector = TimedConnector::with_resolver(connecting, resolver).expect("no file is read");
         ConnectionPool::new(connector, KeepLimits { max_idle: 8, idle_timeout: Duration::from_mins(1), max_age })
     }

@@ -305,13 +305,14 @@ fn check_reports_the_paying_key_and_warns_if_it_is_publicly_usable() {
 }
 
 #[test]
-fn check_warns_of_a_proxy_variable_that_is_ignored() {
+fn check_names_the_proxy_of_calls() {
     let check = ["check", "--set", "fallback.mode=error"];
-    for name in ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "ALL_PROXY"] {
+    for name in ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"] {
         let said = err(&vecho(&check, &[(name, "http://me:s3cr3t@proxy:3128")]));
-        assert!(said.contains(&format!("warning: {name} is set but not used")), "{said}");
-        assert!(said.contains("directly to api.openai.com") && !said.contains("s3cr3t"), "{said}");
+        let note =
+            format!("note: calls to the upstream go through the proxy http://proxy:3128 ({name}), with credentials");
+        assert!(said.contains(&note) && !said.contains("s3cr3t"), "{said}");
         let exempt = err(&vecho(&check, &[(name, "http://proxy:3128"), ("no_proxy", "localhost,.openai.com")]));
-        assert!(!exempt.contains("warning"), "{exempt}");
+        assert!(!exempt.contains("proxy:3128"), "{exempt}");
     }
 }

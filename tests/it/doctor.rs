@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use crate::harness::redis::Redis;
+use crate::harness::tinyproxy::Tinyproxy;
 use crate::harness::tls::{self, Folder, Identity};
 use crate::harness::{Behaviour, Stub, Vecho};
 
@@ -120,10 +121,10 @@ async fn a_healthy_set_up_is_all_ok_in_text_and_in_json() {
 #[tokio::test]
 async fn json_has_the_verdicts_and_remedies_of_the_lines() {
     let healthy = Healthy::new("json");
-    let (upstream, proxy) = (format!("http://{}/v1", closed()), [("ALL_PROXY", "http://me:s3cr3t@proxy:1")]);
-    let arguments = ["--upstream", upstream.as_str()];
-    let lines = healthy.run(&arguments, &proxy);
-    let json = healthy.run(&[&arguments[..], &["--json"]].concat(), &proxy);
+    let upstream = format!("http://{}/v1", closed());
+    let (arguments, bypassing) = (["--upstream", upstream.as_str()], [("OPENAI_BASE_URL", upstream.as_str())]);
+    let lines = healthy.run(&arguments, &bypassing);
+    let json = healthy.run(&[&arguments[..], &["--json"]].concat(), &bypassing);
     let parsed: Value = serde_json::from_str(&json.text).expect("it is JSON");
     assert_eq!((&parsed["verdict"], json.status, lines.status), (&json!("fault"), Some(1), Some(1)));
     let checks = parsed["checks"].as_array().expect("a list").iter();
@@ -320,13 +321,8 @@ async fn redis_faults_and_risky_eviction_have_their_remedies() {
 }
 
 #[tokio::test]
-async fn the_environment_is_searched_for_proxies_loops_and_applications_that_bypass_vecho() {
+async fn the_environment_is_searched_for_loops_and_applications_that_bypass_vecho() {
     let healthy = Healthy::new("environment");
-    for name in ["HTTPS_PROXY", "http_proxy", "ALL_PROXY"] {
-        let proxied = healthy.run(&[], &[(name, "http://me:s3cr3t@proxy:3128")]);
-        proxied.says("warning", "environment", &[&format!("{name} is set but not used"), "NO_PROXY"]);
-        assert_eq!(proxied.status, Some(0), "{}", proxied.text);
-    }
     let port = closed().port();
     let own = [("VECHO_ADMIN_LISTEN", &*format!("127.0.0.1:{port}"))];
     let called = healthy.run(&["--upstream", &format!("http://localhost:{port}/v1")], &own);
@@ -341,6 +337,42 @@ async fn the_environment_is_searched_for_proxies_loops_and_applications_that_byp
     healthy.run(&[], &through).says("ok", "environment", &["OPENAI_BASE_URL is vecho's public port"]);
     let past = healthy.run(&[], &[("OPENAI_BASE_URL", &healthy.stub.base_url())]);
     past.says_only("warning", "environment", &["OPENAI_BASE_URL is the upstream", "bypass vecho", "; set it to"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_proxy_and_the_client_certificate_of_calls_are_checked() {
+    let healthy = Healthy::new("egress");
+    let (proxy, closed) = (Tinyproxy::start(&["BasicAuth me s3cr3t"]), closed());
+    for name in ["http_proxy", "ALL_PROXY", "VECHO_UPSTREAM_PROXY"] {
+        let through = healthy.run(&["--call", "--model", "tiny"], &[(name, &proxy.url("me:s3cr3t@"))]);
+        assert_eq!(through.status, Some(0), "{}", through.text);
+        through.says("ok", "upstream", &["connected through the proxy http://", "; it answers"]);
+        through.says("ok", "call", &["tiny: key accepted"]);
+    }
+    let without = healthy.run(&[], &[("http_proxy", &proxy.url(""))]);
+    without.says_only("fault", "upstream", &["(http_proxy) did not connect", "407", "; correct http_proxy"]);
+    let absent = healthy.run(&[], &[("http_proxy", &format!("http://me:s3cr3t@{closed}"))]);
+    absent.says_only("fault", "upstream", &["TCP fails", "refused", "correct the port in http_proxy"]);
+    let encrypted =
+        healthy.run(&["--upstream", "https://localhost:9/v1"], &[("https_proxy", &proxy.url("me:s3cr3t-wrong@"))]);
+    encrypted.says_only("fault", "upstream", &["(https_proxy) did not connect to localhost:9", "it does not accept"]);
+
+    let (server, client) = (Identity::new("localhost"), Identity::new("vecho"));
+    let port = tls::front_for(&server, healthy.stub.addr(), &[&client]).await.port();
+    let upstream = format!("https://localhost:{port}/v1");
+    let ca_file = healthy.folder.write("ca.pem", &server.cert_pem);
+    let cert = healthy.folder.write("cert.pem", &client.cert_pem);
+    let key = healthy.folder.write("key.pem", &client.key_pem);
+    let trust = [("VECHO_UPSTREAM_CA_FILE", &*ca_file)];
+    let missing = healthy.run(&["--upstream", &upstream], &trust);
+    missing.says_only(
+        "fault",
+        "upstream",
+        &["CertificateRequired", "; name a client certificate in upstream.cert_file"],
+    );
+    let known = [trust[0], ("VECHO_UPSTREAM_CERT_FILE", &cert), ("VECHO_UPSTREAM_KEY_FILE", &key)];
+    let known = healthy.run(&["--upstream", &upstream], &known);
+    known.says("ok", "upstream", &["with the client certificate; it answers"]);
 }
 
 #[tokio::test]

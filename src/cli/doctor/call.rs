@@ -10,13 +10,12 @@ use tokio::time::timeout;
 
 use super::check::CheckResult;
 use super::options::DoctorOptions;
-use super::upstream::{FailedStep, pool};
+use super::upstream::{FailedStep, send};
 use crate::app::is_azure_root;
 use crate::cli::client::{read_whole, whole};
 use crate::cli::credential::Credential;
 use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, UpstreamTarget};
-use crate::process::errors::cause_of;
 use crate::upstream::upstream_uri;
 use crate::vector::COMPONENT_BYTES;
 
@@ -72,7 +71,7 @@ async fn call<'a>(
         remedy: "look at the line of the upstream".to_owned(),
     };
     let begun = Instant::now();
-    let answer = pool(config)?.request(request).await.map_err(|error| broken(cause_of(&error)))?;
+    let answer = send(config, request).await?.map_err(broken)?;
     let status = answer.status();
     let body = read_whole(answer.into_body()).await.map_err(broken)?;
     let (has_key, latency_ms) = (holds_key || credential.has_key(), begun.elapsed().as_millis());

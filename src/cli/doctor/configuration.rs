@@ -15,7 +15,7 @@ fn fault(fault: &Fault) -> CheckResult {
 }
 
 /// Returns the result for a valid configuration, and its warnings.
-pub(super) fn results(config: &Config, source: &ConfigSource) -> Vec<CheckResult> {
+pub(super) fn results(config: &Config) -> Vec<CheckResult> {
     let valid = CheckResult::ok("configuration", format!("valid; {}", payer(config)));
-    std::iter::once(valid).chain(warnings(config, Some(source)).into_iter().map(CheckResult::from)).collect()
+    std::iter::once(valid).chain(warnings(config).into_iter().map(CheckResult::from)).collect()
 }

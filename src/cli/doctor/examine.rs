@@ -32,7 +32,7 @@ pub(in crate::cli) fn doctor(
             return FAILED;
         }
     };
-    let mut results = configuration::results(&config, source);
+    let mut results = configuration::results(&config);
     results.extend(runtime.block_on(examine(&config, surrounding, options)));
     // A file system that does not answer may block a thread indefinitely, so the runtime must not wait for it.
     runtime.shutdown_background();

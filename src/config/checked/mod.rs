@@ -3,11 +3,13 @@
 //! Fields name their keys. [`KEYS`](super::KEYS) describes them.
 
 mod cache;
+mod egress;
 mod process;
 mod upstream;
 mod whole;
 
 pub use cache::{AuthConfig, CacheConfig, DiskConfig, LeaseMode, RedisConfig, RedisNode, Scope};
+pub use egress::EgressConfig;
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };

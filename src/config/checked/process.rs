@@ -8,6 +8,7 @@ use http::{HeaderMap, Uri};
 
 use crate::config::logging::LogFormat;
 use crate::config::{LongInputRules, Secret};
+use crate::process::connector::ProxyRules;
 
 /// `[limits]`
 #[derive(Clone, Debug)]
@@ -87,6 +88,8 @@ pub struct TracesConfig {
     pub queue_spans: usize,
     /// `traces.ca_file`.
     pub ca_file: Option<PathBuf>,
+    /// `traces.proxy`, with the variables of the environment if it is `env`.
+    pub proxies: ProxyRules,
 }
 
 /// `[reload]`

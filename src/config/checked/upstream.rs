@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::config::Secret;
+use crate::config::{EgressConfig, Secret};
 
 /// `[upstream]`
 #[derive(Clone, Debug)]
@@ -35,6 +35,8 @@ pub struct UpstreamConfig {
     pub max_answer_bytes: usize,
     /// `upstream.ca_file`.
     pub ca_file: Option<PathBuf>,
+    /// Proxies and client certificate.
+    pub egress: EgressConfig,
 }
 
 /// The service behind vecho.

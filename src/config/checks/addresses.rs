@@ -21,6 +21,14 @@ pub(super) fn check(reader: &mut Reader, config: &Config) {
         let message = format!("is vecho itself, which listens there ({public}): each call would come back as another");
         reader.fault("upstream.url", message);
     }
+    let keys = [("upstream.proxy", &config.upstream.egress.proxies), ("traces.proxy", &config.traces.proxies)];
+    for (key, proxies) in keys {
+        let own = [&proxies.http, &proxies.https].into_iter().flatten().find(|proxy| reaches(&proxy.uri, public));
+        if let Some(proxy) = own {
+            reader
+                .fault(key, format!("the proxy {proxy} is vecho itself, which listens there: set another one or none"));
+        }
+    }
 }
 
 /// Returns true if a call to `uri` arrives at `listen`. The only name known to be this machine's is `localhost`.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use toml::Value;
 
 use super::address::address;
+use super::egress::identity;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
 use super::{across, addresses, cache, limits, savings, stores, traces, upstream};
@@ -13,7 +14,7 @@ use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
     AdminConfig, BatchConfig, BreakerConfig, Config, Effective, FallbackConfig, FallbackMode, Faults, LogConfig,
-    LogFormat, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig, parse_log_level, values,
+    LogFormat, ReloadConfig, RetryConfig, ShutdownConfig, parse_log_level, values,
 };
 
 /// Returns a complete and consistent configuration, or every fault.
@@ -50,7 +51,7 @@ fn read(reader: &mut Reader) -> Config {
         auth: cache::auth(reader),
         limits: limits::limits(reader, &memory),
         memory,
-        tls: tls(reader),
+        tls: identity(reader, "tls.cert_file", "tls.key_file"),
         admin: AdminConfig { token: header_secret(reader, "admin.token") },
         savings: savings::savings(reader),
         log: log(reader),
@@ -100,21 +101,6 @@ fn fallback(reader: &mut Reader) -> FallbackConfig {
     FallbackConfig {
         mode: reader.choice("fallback.mode", &modes),
         mock_dimensions: reader.count("fallback.mock_dimensions", 1..=65_536),
-    }
-}
-
-fn tls(reader: &mut Reader) -> Option<TlsConfig> {
-    match (reader.file("tls.cert_file"), reader.file("tls.key_file")) {
-        (Some(cert_file), Some(key_file)) => Some(TlsConfig { cert_file, key_file }),
-        (Some(_), None) => {
-            reader.fault("tls.cert_file", "needs tls.key_file beside it");
-            None
-        }
-        (None, Some(_)) => {
-            reader.fault("tls.key_file", "needs tls.cert_file beside it");
-            None
-        }
-        (None, None) => None,
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use http::Uri;
 use toml::Value;
 
+use super::egress::identity;
 use super::ranges::{MIB, TIMEOUT};
 use crate::config::reader::Reader;
-use crate::config::{DiskConfig, LeaseMode, RedisConfig, RedisNode, TlsConfig, values};
+use crate::config::{DiskConfig, LeaseMode, RedisConfig, RedisNode, values};
 
 /// A smaller store holds too few vectors to be useful; a larger one takes minutes to open.
 const DISK_MIB: RangeInclusive<u64> = 16..=16 * MIB;
@@ -37,7 +38,7 @@ pub(super) fn redis(reader: &mut Reader) -> RedisConfig {
         password: reader.secret("redis.password"),
         key_prefix: reader.required("redis.key_prefix", values::text),
         ca_file: reader.file("redis.ca_file"),
-        identity: identity(reader),
+        identity: identity(reader, "redis.cert_file", "redis.key_file"),
         timeout: reader.duration("redis.timeout", &TIMEOUT),
         connect_timeout: reader.duration("redis.connect_timeout", &TIMEOUT),
         queue_bytes: queue_bytes(reader, "redis.queue_mb"),
@@ -74,20 +75,6 @@ fn lease_mode(value: &Value) -> Result<LeaseMode, String> {
 fn queue_bytes(reader: &mut Reader, name: &str) -> usize {
     let mib: usize = reader.count(name, QUEUE_MIB);
     mib << 20
-}
-
-fn identity(reader: &mut Reader) -> Option<TlsConfig> {
-    match (reader.file("redis.cert_file"), reader.file("redis.key_file")) {
-        (Some(cert_file), Some(key_file)) => Some(TlsConfig { cert_file, key_file }),
-        (None, None) => None,
-        (Some(_), None) => fault(reader, "redis.cert_file", "needs redis.key_file beside it"),
-        (None, Some(_)) => fault(reader, "redis.key_file", "needs redis.cert_file beside it"),
-    }
-}
-
-fn fault<T>(reader: &mut Reader, name: &str, message: &str) -> Option<T> {
-    reader.fault(name, message);
-    None
 }
 
 /// Parses the nodes of `redis.url`. Messages omit the text, which may contain a password.

@@ -8,6 +8,7 @@ use http::uri::{PathAndQuery, Scheme};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::percent_decode_str;
 
+use super::egress::proxies;
 use super::ranges::TIMEOUT;
 use crate::config::reader::Reader;
 use crate::config::{TracesConfig, values};
@@ -22,9 +23,11 @@ const SEND_EVERY: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration
 pub(super) fn traces(reader: &mut Reader) -> TracesConfig {
     let below = reader.optional("traces.endpoint", |value| below(&values::text(value)?));
     let whole = reader.optional("traces.url", |value| address(&values::text(value)?));
+    // The complete address takes precedence, as in OpenTelemetry's own variables.
+    let target = whole.or(below);
     TracesConfig {
-        // The complete address takes precedence, as in OpenTelemetry's own variables.
-        target: whole.or(below),
+        proxies: proxies(reader, "traces.proxy", target.as_ref()),
+        target,
         headers: headers(reader),
         sample_ratio: reader.ratio("traces.sample_ratio", &(0.0..=1.0)),
         resource: resource(reader),

@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use super::egress::egress;
 use super::headers::header_secret;
 use super::ranges::{ANY_BYTES, TIMEOUT};
 use crate::config::reader::Reader;
@@ -21,6 +22,7 @@ pub(super) fn upstream(reader: &mut Reader) -> UpstreamConfig {
         max_connection_age: reader.duration("upstream.max_connection_age", &TIMEOUT),
         max_answer_bytes: reader.count("upstream.max_answer_bytes", ANY_BYTES),
         ca_file: reader.file("upstream.ca_file"),
+        egress: egress(reader, &target),
         target,
     }
 }

@@ -59,6 +59,11 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "2048",
         "Maximum number of finished spans that wait for the collector; further spans are dropped.",
     ),
+    key(
+        "traces.proxy",
+        "\"env\"",
+        "Forward proxy for deliveries to the collector, with the same values as upstream.proxy.",
+    ),
     key("traces.ca_file", "none", "PEM file with roots to trust for the collector, in addition to the public ones."),
     key(
         "reload.poll_every",

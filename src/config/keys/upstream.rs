@@ -34,7 +34,11 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "Maximum number of embeddings calls in flight; a quarter more, at least one, for models that wait behind \
          slow calls to others, and for calls that take unusually long.",
     ),
-    key("upstream.connect_timeout", "\"5s\"", "Timeout of name resolution, TCP connect and TLS handshake together."),
+    key(
+        "upstream.connect_timeout",
+        "\"5s\"",
+        "Timeout of name resolution, TCP connect, the exchange with a proxy and TLS handshake together.",
+    ),
     key(
         "upstream.headers_timeout",
         "none",
@@ -62,6 +66,18 @@ pub(super) const KEYS: &[ConfigKey] = &[
     ),
     key("upstream.max_answer_bytes", "268435456", "Maximum size of an embeddings answer that vecho reads, in bytes."),
     key("upstream.ca_file", "none", "PEM file with roots to trust in addition to the public ones."),
+    key(
+        "upstream.proxy",
+        "\"env\"",
+        "Forward proxy for calls to the upstream: env (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY decide), none, \
+         or a URL such as http://USER:PASSWORD@HOST:PORT.",
+    ),
+    key(
+        "upstream.cert_file",
+        "none",
+        "PEM file with the client certificate chain for the upstream; requires upstream.key_file.",
+    ),
+    key("upstream.key_file", "none", "PEM file with the private key of upstream.cert_file."),
     key("batch.max_inputs", "2048", "Maximum number of inputs in one upstream call.").live(),
     key(
         "batch.max_tokens",

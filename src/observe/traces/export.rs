@@ -41,6 +41,7 @@ const IDLE: Duration = Duration::from_secs(30);
 /// Exporter of finished spans.
 pub(super) struct Exporter {
     client: legacy::Client<TimedConnector, Full<Bytes>>,
+    connector: TimedConnector,
     live: Live,
     target: Uri,
     resource: ResourceAttributesWithSchema,
@@ -73,14 +74,16 @@ impl Exporter {
             limit_key: "traces.timeout",
             ca_file: config.traces.ca_file.as_deref(),
             ca_key: "traces.ca_file",
+            proxies: &config.traces.proxies,
+            identity: None,
         })?;
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
             // One task posts one batch at a time, so one idle connection is enough.
             .pool_max_idle_per_host(1)
-            .build(connector);
-        Ok(Self { client, live, target, resource: resource.into(), finished, waiting, tasks, is_up: true })
+            .build(connector.clone());
+        Ok(Self { client, connector, live, target, resource: resource.into(), finished, waiting, tasks, is_up: true })
     }
 
     /// Delivers spans until the tasks are told to stop, and then the remaining ones.
@@ -159,7 +162,11 @@ impl Exporter {
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.clone();
         *request.headers_mut() = self.headers();
+        self.connector.authorize(&self.target, request.headers_mut());
         let response = self.client.request(request).await.map_err(|error| DeliveryError::passing(cause_of(&error)))?;
+        if let Some(refusal) = self.connector.proxy_refusal(&self.target, response.status()) {
+            return Err(DeliveryError::passing(refusal.to_string()));
+        }
         let (head, body) = response.into_parts();
         // The body is read after an error, too, so the connection can be reused.
         let body = Limited::new(body, MOST_ANSWER_BYTES).collect().await;

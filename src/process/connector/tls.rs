@@ -1,12 +1,14 @@
-//! TLS of outbound connections: trusted roots.
+//! TLS of outbound connections: trusted roots, and the certificate of the client.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 
+use crate::process::certificate::{CertificateError, ReloadableCertificate};
 use crate::process::errors::BoxError;
 
 /// Reason why TLS for connections cannot be set up.
@@ -22,6 +24,9 @@ pub enum TlsError {
         /// Description of the fault.
         cause: String,
     },
+    /// The client certificate or its key cannot be used.
+    #[error(transparent)]
+    Identity(#[from] CertificateError),
     /// The TLS library rejects its own defaults.
     #[error("TLS cannot be set up: {0}")]
     Provider(#[from] rustls::Error),
@@ -40,6 +45,15 @@ pub(super) fn tls_config(ca_file: Option<&Path>, key: &'static str) -> Result<Cl
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
     Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Returns the same configuration with a client certificate.
+pub(super) fn with_identity(config: &ClientConfig, identity: &Arc<ReloadableCertificate>) -> ClientConfig {
+    let mut config = config.clone();
+    config.client_auth_cert_resolver = Arc::<ReloadableCertificate>::clone(identity) as Arc<dyn ResolvesClientCert>;
+    // A resumed session keeps the certificate of its first handshake, so a replaced one would not be used.
+    config.resumption = Resumption::disabled();
+    config
 }
 
 /// Returns the reason why a file with roots cannot be used. Blocks on the file.

@@ -70,18 +70,20 @@ impl ConnectionUse {
 pub struct Tracked<S> {
     stream: S,
     usage: ConnectionUse,
+    /// True if a proxy reads the requests, which are then in absolute form.
+    is_forwarded: bool,
 }
 
 impl<S> Tracked<S> {
-    pub(super) fn new(stream: S) -> Self {
-        Self { stream, usage: ConnectionUse::default() }
+    pub(super) fn new(stream: S, is_forwarded: bool) -> Self {
+        Self { stream, usage: ConnectionUse::default(), is_forwarded }
     }
 }
 
 impl<S: Connection> Connection for Tracked<S> {
     fn connected(&self) -> Connected {
         // The client copies this record into each response of the connection.
-        self.stream.connected().extra(self.usage.clone())
+        self.stream.connected().proxy(self.is_forwarded).extra(self.usage.clone())
     }
 }
 

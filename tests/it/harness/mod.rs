@@ -14,6 +14,7 @@ pub(crate) mod script;
 pub(crate) mod scripted;
 pub(crate) mod socket;
 pub(crate) mod stub;
+pub(crate) mod tinyproxy;
 pub(crate) mod tls;
 pub(crate) mod vecho;
 pub(crate) mod wait;

@@ -163,7 +163,7 @@ impl Drop for Redis {
 
 /// Returns a free port below the range that the system assigns to outgoing connections. Otherwise another connection
 /// could take the port before the server is started again.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let seed = RandomState::new().hash_one(std::process::id());
     let mut ports = (0..).map(|step: u64| 10_000 + u16::try_from(seed.wrapping_add(step * 7) % 20_000).unwrap_or(0));
     ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).expect("the range has no end")

@@ -8,6 +8,7 @@ use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::client::TlsStream;
@@ -66,12 +67,36 @@ impl Identity {
         let config = builder.with_no_client_auth().with_single_cert(vec![self.der.clone()], key);
         TlsAcceptor::from(Arc::new(config.expect("key and certificate belong together")))
     }
+
+    /// Returns an acceptor that requires one of these certificates of its clients.
+    fn acceptor_for(&self, clients: &[&Self]) -> TlsAcceptor {
+        use rustls::pki_types::pem::PemObject as _;
+        let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("the key is PEM");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = RootCertStore::empty();
+        clients.iter().for_each(|client| roots.add(client.der.clone()).expect("the certificate is well formed"));
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let verifier = verifier.build().expect("there are roots");
+        let builder = ServerConfig::builder_with_provider(provider);
+        let builder = builder.with_safe_default_protocol_versions().expect("the provider knows the protocols");
+        let config = builder.with_client_cert_verifier(verifier).with_single_cert(vec![self.der.clone()], key);
+        TlsAcceptor::from(Arc::new(config.expect("key and certificate belong together")))
+    }
 }
 
 /// Terminates TLS on its own port and forwards all bytes to a plain server, until the test's runtime ends.
 pub(crate) async fn front(identity: &Identity, behind: SocketAddr) -> SocketAddr {
+    terminate(identity.acceptor(), behind).await
+}
+
+/// Like [`front`], for clients with one of these certificates.
+pub(crate) async fn front_for(identity: &Identity, behind: SocketAddr, clients: &[&Identity]) -> SocketAddr {
+    terminate(identity.acceptor_for(clients), behind).await
+}
+
+async fn terminate(acceptor: TlsAcceptor, behind: SocketAddr) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a loopback port must bind");
-    let (addr, acceptor) = (listener.local_addr().expect("a bound socket has an address"), identity.acceptor());
+    let addr = listener.local_addr().expect("a bound socket has an address");
     tokio::spawn(async move {
         while let Ok((tcp, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
