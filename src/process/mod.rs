@@ -1,6 +1,7 @@
-//! The process and its machine: clock, lifecycle, tasks, worker threads, slices of long work, expiring maps, memory limit, allocator,
+//! The process and its machine: clock, small files, lifecycle, tasks, worker threads, slices of long work, expiring maps, memory limit, allocator,
 //! random bytes, facts about the machine, and outbound connections.
 
+pub mod atomic_file;
 pub mod clock;
 pub mod connector;
 pub mod errors;

@@ -39,7 +39,7 @@ pub struct RedisParts {
 
 /// The tier in Redis or Valkey.
 pub struct RedisTier {
-    manager: Arc<LinkManager>,
+    pub(super) manager: Arc<LinkManager>,
     queue: Arc<WriteQueue>,
     holds: Arc<Holds>,
     parts: RedisParts,
@@ -112,7 +112,7 @@ impl RedisTier {
     }
 
     /// Reports success or failure to the status of the link and returns the results.
-    fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
+    pub(super) fn judge<T>(&self, link: &Arc<Link>, answers: Answers<T>) -> Vec<Option<T>> {
         match &answers.error {
             None => self.manager.status.answered(),
             Some(error) => self.manager.status.failed(link, error),

@@ -2,11 +2,13 @@
 //!
 //! Fields name their keys. [`KEYS`](super::KEYS) describes them.
 
+mod budget;
 mod cache;
 mod process;
 mod upstream;
 mod whole;
 
+pub use budget::{BudgetConfig, BudgetUnit, DailyLimits};
 pub use cache::{AuthConfig, CacheConfig, DiskConfig, RedisConfig, RedisNode, Scope};
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,

@@ -8,7 +8,7 @@ use toml::Value;
 use super::address::address;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, cache, limits, savings, stores, traces, upstream};
+use super::{across, addresses, budget, cache, limits, savings, stores, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -35,6 +35,7 @@ fn read(reader: &mut Reader) -> Config {
     let upstream = upstream::upstream(reader);
     let cache = cache::cache(reader, &upstream);
     let memory = limits::memory(reader);
+    let savings = savings::savings(reader);
     Config {
         listen,
         admin_listen,
@@ -52,7 +53,8 @@ fn read(reader: &mut Reader) -> Config {
         memory,
         tls: tls(reader),
         admin: AdminConfig { token: header_secret(reader, "admin.token") },
-        savings: savings::savings(reader),
+        budget: budget::budget(reader, &savings),
+        savings,
         log: log(reader),
         traces: traces::traces(reader),
         reload: ReloadConfig { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },

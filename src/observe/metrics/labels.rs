@@ -206,6 +206,8 @@ labels! {
         LongInput = "long_input",
         /// The request had `only-if-cached`, and not everything was cached.
         OnlyIfCached = "only_if_cached",
+        /// A budget of the day does not cover the request (`budget.tokens_per_day` and the like).
+        Budget = "budget",
         /// The ops port denied access.
         Forbidden = "forbidden",
     }
