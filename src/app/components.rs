@@ -10,6 +10,7 @@ use super::mock_upstream::MockUpstream;
 use super::tiers::{self, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
+use crate::cache::redis::RedisTier;
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Caches, MemoryTier, Stack, Tier};
 use crate::config::{Config, Live, UpstreamTarget};
@@ -66,32 +67,12 @@ impl Components {
         let spend = SpendGuard::new(live.clone(), clock.clone(), (Arc::clone(metrics), throttled.clone()));
         let reports = (Arc::clone(metrics), throttled.clone(), Arc::clone(&spend));
         let executor = CallExecutor::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), reports);
-        let tasks = Tasks::new();
+        // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
+        let batcher = Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics));
         let purges = Arc::default();
         let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
         let redis = tiers::redis(&handles);
-        let lower = tiers::lower(&handles, redis.as_ref()).await;
-        let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
-        let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
-        let flow = Arc::new(Flow {
-            live: live.clone(),
-            clock: clock.clone(),
-            tiers: Arc::new(Stack::new(memory, lower, purges, checksum_keys)),
-            leases: tiers::leases(live, redis.as_ref()),
-            vector_budget: VectorBudget::new(share_bytes),
-            single_flight: SingleFlight::new(),
-            // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
-            batcher: Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics)),
-            spaces: Spaces::default(),
-            accepted_credentials: AcceptedCredentials::default(),
-            rotation: Rotation::default(),
-            spend: Arc::clone(&spend),
-            throttled: throttled.clone(),
-            tokenizer,
-            tasks,
-            tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
-            metrics: Arc::clone(metrics),
-        });
+        let flow = flow(&handles, redis.as_ref(), batcher, (&spend, throttled, tokenizer)).await?;
         let reply_cache = Arc::new(ReplyCache::new(reply_cache_bounds(&config, limit_bytes)));
         let spend_keeper = tiers::spend_keeper(live, &spend, redis.as_ref());
         // What an earlier process has spent today must be known before the first call.
@@ -126,6 +107,38 @@ impl Components {
             live,
         })
     }
+}
+
+/// Creates the flow over its tiers.
+async fn flow(
+    handles: &TierHandles<'_>,
+    redis: Option<&Arc<RedisTier>>,
+    batcher: Arc<Batcher>,
+    (spend, throttled, tokenizer): (&Arc<SpendGuard>, &Throttled, Arc<Tokenizer>),
+) -> Result<Arc<Flow>, TlsError> {
+    let TierHandles { live, clock, metrics, purges, limit_bytes } = *handles;
+    let config = live.load();
+    let lower = tiers::lower(handles, redis).await;
+    let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
+    let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
+    Ok(Arc::new(Flow {
+        live: live.clone(),
+        clock: clock.clone(),
+        tiers: Arc::new(Stack::new(memory, lower, Arc::clone(purges), checksum_keys)),
+        leases: tiers::leases(live, redis),
+        vector_budget: VectorBudget::new(limit_bytes / REQUESTS_SHARE),
+        single_flight: SingleFlight::new(),
+        batcher,
+        spaces: Spaces::default(),
+        accepted_credentials: AcceptedCredentials::default(),
+        rotation: Rotation::default(),
+        spend: Arc::clone(spend),
+        throttled: throttled.clone(),
+        tokenizer,
+        tasks: Tasks::new(),
+        tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
+        metrics: Arc::clone(metrics),
+    }))
 }
 
 impl Components {

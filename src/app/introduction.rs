@@ -33,6 +33,9 @@ pub(super) fn introduce(config: &Config, tiers: &Stack, limit_bytes: u64) {
 /// Logs the key that pays for upstream calls, the addresses to use, and every warning.
 pub(super) fn advise(config: &Config, ports: PortAddresses, warnings: impl Iterator<Item = Advice>) {
     tracing::info!("{}", payer(config));
+    if let Some(line) = budgets(config) {
+        tracing::info!("{line}");
+    }
     tracing::info!("{}", client_setting(config, ports.public));
     tracing::info!("{}", dashboard(config, ports.admin));
     for warning in warnings {
@@ -82,9 +85,31 @@ pub fn payer(config: &Config) -> String {
     }
 }
 
+/// Describes the budgets, and the price of models that have none.
+fn budgets(config: &Config) -> Option<String> {
+    if config.budget.is_off() {
+        return None;
+    }
+    let limits = config.budget.all().map(|(_, limits)| limits.count()).sum::<usize>();
+    let word = if limits == 1 {
+        "1 budget of a day limits calls".to_owned()
+    } else {
+        format!("{limits} budgets of a day limit calls")
+    };
+    let price = config.budget.dearest.filter(|_| config.budget.limits_money());
+    let currency = &config.savings.currency;
+    let unpriced = price.map_or_else(String::new, |price| {
+        let price = price.to_per_million();
+        format!("; a model without a price counts {price} {currency} per million tokens, the highest of savings.prices")
+    });
+    Some(format!("{word}{unpriced}"))
+}
+
 /// Returns warnings about settings that are valid but may be unintended, in the configuration and its environment.
 pub fn warnings(config: &Config, source: Option<&ConfigSource>) -> Vec<Advice> {
-    [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
+    let warnings =
+        [open_key(config), ignored_proxy(config, source), mocks_by_default(config), forgetful_budget(config)];
+    warnings.into_iter().flatten().collect()
 }
 
 /// Returns the origin of the key that vecho holds, if it holds one.
@@ -128,6 +153,15 @@ fn mocks_by_default(config: &Config) -> Option<Advice> {
         let message = "while the upstream is unavailable, answers will be mock vectors, marked as such: that is the \
                        default of fallback.mode";
         Advice::new("fallback", message, "set it to stale or error in production")
+    })
+}
+
+/// Warns about a budget whose counts are in memory only.
+fn forgetful_budget(config: &Config) -> Option<Advice> {
+    let is_kept = (config.disk.enabled && config.disk.path.is_some()) || !config.redis.nodes.is_empty();
+    (!config.budget.is_off() && !is_kept).then(|| {
+        let message = "there is a budget, and neither a disk tier nor Redis: a restart forgets what was spent today";
+        Advice::new("budget", message, "set disk.path or redis.url")
     })
 }
 

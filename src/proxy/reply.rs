@@ -76,7 +76,7 @@ impl Replies {
         let outcome = match failure.class {
             Class::Refused => Outcome::Refused,
             Class::Throttled => Outcome::Throttled,
-            Class::OverBudget(_) => Outcome::Rejected,
+            Class::OverBudget(_) => Outcome::OverBudget,
             Class::Unavailable(_) | Class::InvalidAnswer(..) => Outcome::Unavailable,
         };
         let response = match (&failure.reply, failure.class) {

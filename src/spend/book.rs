@@ -120,6 +120,18 @@ impl SpendBook {
         })
     }
 
+    /// Returns the first limit of these names that the calls that have ended have reached.
+    pub(super) fn exhausted(&self, names: &[&str], budget: &BudgetConfig) -> Option<Shortage> {
+        names.iter().find_map(|name| {
+            let (limits, row) = (budget.limits_of(name)?, self.rows.get(*name)?);
+            BudgetUnit::ALL.into_iter().find_map(|unit| {
+                let limit = limits.of(unit)?;
+                let is_reached = row.spent().in_unit(unit) >= limit;
+                is_reached.then(|| Shortage { name: (*name).to_owned(), unit, limit, left: 0 })
+            })
+        })
+    }
+
     /// Sets an amount aside.
     pub(super) fn reserve(&mut self, names: &[&str], amount: SpendAmount) {
         for name in names {

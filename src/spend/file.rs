@@ -12,9 +12,9 @@ use super::amount::SpendAmount;
 use crate::process::{atomic_file, random};
 
 /// Name of the file in the folder of the disk tier.
-const NAME: &str = "budget.json";
+const NAME: &str = "spending.json";
 /// Name of the file that is locked.
-const LOCK: &str = "budget.lock";
+const LOCK: &str = "spending.lock";
 
 /// The file, locked by this process.
 #[derive(Debug)]

@@ -54,7 +54,9 @@ impl SpendGuard {
         };
         let (name, unit) = (refusal.name(), refusal.unit());
         book.row(name).refused[unit as usize] += 1;
-        let notices = book.notices(&config.budget, Some((name, unit)));
+        // A request above the budget of a whole day says nothing about what is left.
+        let refused = (!refusal.is_hopeless()).then_some((name, unit));
+        let notices = book.notices(&config.budget, refused);
         drop(book);
         self.metrics.budget.refused(unit.key(!name.is_empty()), name);
         log(&notices, &config);
@@ -70,6 +72,18 @@ impl SpendGuard {
         let needed = SpendAmount::of(tokens, purchase.price(&config));
         let book = self.rolled();
         self.refusal(&book, &purchase.payers(&config), needed, &config)
+    }
+
+    /// Returns the refusal of any further call if a budget is spent by calls that have ended.
+    pub fn is_spent(&self, purchase: &Purchase<'_>) -> Option<OverBudget> {
+        let config = self.live.load();
+        if config.budget.is_off() {
+            return None;
+        }
+        let book = self.rolled();
+        let shortage = book.exhausted(&purchase.payers(&config), &config.budget)?;
+        let times = (book.ends_ms(), self.clock.now_ms());
+        Some(OverBudget::new(shortage, SpendAmount::default(), &config.savings.currency, times))
     }
 
     /// Adds what a call did cost.

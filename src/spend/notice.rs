@@ -7,7 +7,7 @@ use crate::process::clock::rfc3339;
 
 /// Share of a limit at which the first line is due, in percent.
 const MOST: u8 = 80;
-const ALL: u8 = 100;
+pub(super) const ALL: u8 = 100;
 
 /// A line that is due.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,7 +22,8 @@ pub(super) struct Notice {
 
 impl SpendBook {
     /// Returns the lines that are due, and notes that they were said. A line returns only after the day has ended or the
-    /// limit has changed. `refused` names a budget that has just refused a call.
+    /// limit has changed. `refused` names a budget that has just refused a
+    /// call for which too little was left.
     pub(super) fn notices(&mut self, budget: &BudgetConfig, refused: Option<(&str, BudgetUnit)>) -> Vec<Notice> {
         let ends_ms = self.ends_ms();
         let mut notices = Vec::new();

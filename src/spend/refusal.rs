@@ -83,10 +83,13 @@ impl fmt::Display for OverBudget {
         }
         let at = rfc3339(self.ends_ms);
         let rest = if *left == 0 { "is spent".to_owned() } else { format!("has {} left", words(*left)) };
+        // A call that is repeated has no estimate of its own.
+        let needs =
+            if self.needed.is_zero() { String::new() } else { format!(", and this request needs about {needed}") };
         write!(
             f,
-            "the budget of this day {rest} ({budget}: {limit}), and this request needs about {needed}; the budget is \
-             filled again at {at}; cached inputs are still answered"
+            "the budget of this day {rest} ({budget}: {limit}){needs}; the budget is filled again at {at}; cached inputs \
+             are still answered"
         )
     }
 }

@@ -1,7 +1,10 @@
 //! State of the budgets, for people.
 
 use super::book::{SpendBook, SpendRow};
+use super::notice::ALL;
+use super::refusal::named;
 use crate::config::{BudgetConfig, BudgetUnit};
+use crate::process::clock::rfc3339;
 
 /// State of all budgets at one point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,6 +30,8 @@ pub struct BudgetReport {
     pub reserved: u128,
     /// Requests of this process that were refused today.
     pub refused: u64,
+    /// True if nothing is left, or if a request has found too little left.
+    pub is_spent: bool,
 }
 
 impl BudgetReport {
@@ -34,10 +39,18 @@ impl BudgetReport {
     pub const fn left(&self) -> u128 {
         self.limit.saturating_sub(self.spent).saturating_sub(self.reserved)
     }
+}
 
-    /// Returns true if nothing is left, or if a request was refused today.
-    pub const fn is_spent(&self) -> bool {
-        self.spent >= self.limit || self.refused > 0
+impl SpendReport {
+    /// Returns a sentence for each budget that is spent.
+    pub fn warnings(&self) -> Vec<String> {
+        let until = rfc3339(self.resets_ms);
+        let spent = self.budgets.iter().filter(|budget| budget.is_spent);
+        let sentence = |budget: &BudgetReport| {
+            let budget = named(&budget.namespace, budget.unit);
+            format!("the day's budget {budget} is spent: inputs that are not cached get a 429 until {until}")
+        };
+        spent.map(sentence).collect()
     }
 }
 
@@ -47,11 +60,13 @@ impl SpendBook {
         let budgets = budget.all().flat_map(|(name, limits)| {
             let row = self.rows.get(name).unwrap_or(&none);
             BudgetUnit::ALL.into_iter().filter_map(move |unit| {
+                let (limit, spent, said) = (limits.of(unit)?, row.spent().in_unit(unit), &row.said[unit as usize]);
                 Some(BudgetReport {
                     namespace: name.to_owned(),
                     unit,
-                    limit: limits.of(unit)?,
-                    spent: row.spent().in_unit(unit),
+                    limit,
+                    spent,
+                    is_spent: spent >= limit || (said.limit == limit && said.percent == ALL),
                     reserved: row.reserved.in_unit(unit),
                     refused: row.refused[unit as usize],
                 })

@@ -19,6 +19,12 @@ impl CallExecutor {
         };
         self.spend.spend(&properties.purchase(answered), tokens);
     }
+
+    /// Fails if a budget is spent. What calls under way have reserved does not count, since the caller is one of them.
+    pub(super) fn check_budget(&self, properties: &LaneProperties) -> Result<(), Failure> {
+        let spent = self.spend.is_spent(&properties.purchase(None));
+        spent.map_or(Ok(()), |refusal| Err(Failure::over_budget(&refusal)))
+    }
 }
 
 impl Failure {

@@ -114,6 +114,10 @@ impl CallExecutor {
                     Failure::unavailable(UnavailableReason::BreakerOpen, detail).with_outage(Outage::Unreachable)
                 );
             };
+            if tries.attempts > 0 {
+                // The first attempt is covered by a reservation. A repetition may cost as much again.
+                self.check_budget(properties)?;
+            }
             tries.attempts += 1;
             let begun = Instant::now();
             let attempt = self.attempt(properties, call, (permit, tries.attempts));

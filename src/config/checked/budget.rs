@@ -71,8 +71,13 @@ impl DailyLimits {
         }
     }
 
+    /// Returns the number of limits.
+    pub fn count(&self) -> usize {
+        BudgetUnit::ALL.into_iter().filter(|unit| self.of(*unit).is_some()).count()
+    }
+
     fn is_off(&self) -> bool {
-        *self == Self::default()
+        self.count() == 0
     }
 }
 

@@ -24,7 +24,7 @@ async fn spent(vecho: &Vecho) -> u64 {
 }
 
 fn file(folder: &Folder) -> PathBuf {
-    PathBuf::from(folder.text()).join("budget.json")
+    PathBuf::from(folder.text()).join("spending.json")
 }
 
 /// Waits until the file holds this many tokens.
@@ -86,7 +86,7 @@ async fn a_damaged_file_costs_the_counts_and_no_request() {
     std::fs::write(file(&folder), "not a document").expect("it can be written");
     let vecho = start(&stub, &folder, "25");
     assert_eq!(embed(&vecho, &of_tokens("first", 10)).await.status, 200);
-    vecho.logged("budget.json cannot be read").await;
+    vecho.logged("spending.json cannot be read").await;
     written(&folder, 10).await;
 }
 
@@ -108,11 +108,12 @@ async fn a_second_process_in_the_same_folder_leaves_the_file_alone() {
 #[tokio::test]
 async fn without_a_folder_the_start_warns_that_a_restart_forgets() {
     let stub = Stub::start();
-    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_BUDGET_TOKENS_PER_DAY", "25")]);
+    let vecho =
+        Vecho::start_with(&stub.base_url(), &[("VECHO_BUDGET_TOKENS_PER_DAY", "25"), ("VECHO_DISK_ENABLED", "false")]);
     vecho.logged("a restart forgets what was spent today").await;
     let quiet = Vecho::start_with(&stub.base_url(), &[]);
     quiet.logged("applications set").await;
-    assert!(!quiet.log().contains("budget"), "{}", quiet.log());
+    assert!(!quiet.log().contains("a restart forgets"), "{}", quiet.log());
 }
 
 #[tokio::test]

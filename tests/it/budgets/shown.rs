@@ -76,7 +76,7 @@ async fn the_log_has_one_line_at_80_percent_and_one_when_the_budget_is_spent() {
     assert_eq!(embed("four", 15).await, 200);
     let log = vecho.stop().log;
     assert_eq!(log.matches("most of a budget is spent").count(), 1, "{log}");
-    assert_eq!(log.matches("a budget is spent:").count(), 1, "{log}");
+    assert_eq!(log.matches("a budget is spent: inputs").count(), 1, "{log}");
 }
 
 #[tokio::test]
