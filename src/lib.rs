@@ -21,8 +21,9 @@ pub mod flow;
 pub mod cache;
 pub mod upstream;
 
-// Layer 6: what answers of the upstream taught.
+// Layer 6: what answers of the upstream taught, and what calls have cost.
 pub mod learned;
+pub mod spend;
 
 // Layer 5: the OpenAI format and its dialects, without I/O.
 pub mod wire;

@@ -18,6 +18,7 @@ use crate::process::clock::Clock;
 use crate::process::governor::Governor;
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
+use crate::spend::SpendGuard;
 use crate::upstream::Breaker;
 
 /// Handles of everything that the ops port reaches. Cheap to clone.
@@ -35,6 +36,8 @@ pub struct AdminContext {
     pub lifecycle: Arc<Lifecycle>,
     /// Breaker in front of the upstream.
     pub breaker: Arc<Breaker>,
+    /// Counts what calls have cost today.
+    pub spend: Arc<SpendGuard>,
     /// Keeps the process under its memory limit.
     pub governor: Arc<Governor>,
     /// The machine or container.

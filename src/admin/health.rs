@@ -92,6 +92,8 @@ struct Signs {
     requests: u64,
     /// Memory in use, as a percentage of vecho's limit.
     memory_percent: f64,
+    /// Warnings about budgets that are spent.
+    budgets: Vec<String>,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -117,6 +119,7 @@ impl Signs {
             error_rate: performance.recent_error_rate,
             requests: performance.recent_requests,
             memory_percent: share(context.governor.resident_bytes(), context.governor.limit_bytes()) * 100.0,
+            budgets: context.spend.report().map(|report| report.warnings()).unwrap_or_default(),
         }
     }
 
@@ -161,7 +164,7 @@ impl Signs {
             Some(cause) => format!("the {} tier is down: {cause}", tier.label()),
             None => format!("the {} tier is down", tier.label()),
         });
-        signs.into_iter().flatten().chain(tiers).collect()
+        signs.into_iter().flatten().chain(tiers).chain(self.budgets.iter().cloned()).collect()
     }
 
     fn readiness(&self) -> Option<String> {
@@ -244,6 +247,7 @@ mod tests {
         error_rate: 0.05,
         requests: 20,
         memory_percent: 85.0,
+        budgets: Vec::new(),
     };
 
     fn status(signs: &Signs) -> &'static str {
@@ -273,6 +277,7 @@ mod tests {
             (Signs { breaker: BreakerState::HalfOpen, ..WELL }, "is half-open"),
             (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),
             (Signs { memory_percent: 85.5, ..WELL }, "85.5 %"),
+            (Signs { budgets: vec!["a budget is spent".to_owned()], ..WELL }, "a budget is spent"),
             (Signs { ready: false, draining: true, ..WELL }, "draining"),
         ];
         for (signs, word) in troubles {

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::AdminContext;
 use crate::config::Price;
 use crate::observe::metrics::UsageReport;
+use crate::process::clock::rfc3339;
+use crate::spend::BudgetReport;
 
 /// Returns `savings` of `GET /api/performance/stats`. Costs are in the configured currency, or null for a model without
 /// a price.
@@ -21,6 +23,27 @@ pub(super) fn figures(context: &AdminContext) -> Value {
         "cost_saved": cost(|one| one.cost_saved),
         "unpriced_tokens": tokens(|one| one.unpriced_tokens),
         "models": statements.iter().map(line).collect::<Vec<Value>>(),
+        "budgets": budgets(context),
+    })
+}
+
+/// Returns the state of the budgets, or null if there is none.
+fn budgets(context: &AdminContext) -> Option<Value> {
+    let report = context.spend.report()?;
+    Some(json!({
+        "resets_at": rfc3339(report.resets_ms),
+        "list": report.budgets.iter().map(budget).collect::<Vec<Value>>(),
+    }))
+}
+
+fn budget(one: &BudgetReport) -> Value {
+    json!({
+        "key": one.unit.key(!one.namespace.is_empty()),
+        "namespace": one.namespace,
+        "limit": one.unit.figure(one.limit),
+        "spent": one.unit.figure(one.spent),
+        "left": one.unit.figure(one.left()),
+        "refused": one.refused,
     })
 }
 

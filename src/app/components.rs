@@ -10,6 +10,7 @@ use super::mock_upstream::MockUpstream;
 use super::tiers::{self, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
+use crate::cache::redis::RedisTier;
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Caches, MemoryTier, Stack, Tier};
 use crate::config::{Config, Live, UpstreamTarget};
@@ -17,7 +18,7 @@ use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{BudgetFigures, Metrics};
 use crate::observe::traces::Tracer;
 use crate::process::clock::Clock;
 use crate::process::connector::TlsError;
@@ -25,6 +26,7 @@ use crate::process::governor::{Governor, Meter, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
+use crate::spend::{BudgetReport, SpendGuard, SpendKeeper};
 use crate::upstream::{Batcher, Breaker, CallExecutor, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
@@ -38,6 +40,7 @@ pub(super) struct Components {
     pub(super) caches: Caches,
     pub(super) client: Arc<UpstreamClient>,
     pub(super) breaker: Arc<Breaker>,
+    pub(super) spend_keeper: Arc<SpendKeeper>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
     /// Maximum bytes of requests in flight: as configured, but at most a fifth of the limit if the container's limit is
@@ -61,34 +64,19 @@ impl Components {
         let share_bytes = limit_bytes / REQUESTS_SHARE;
         let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
-        let reports = (Arc::clone(metrics), throttled.clone());
+        let spend = SpendGuard::new(live.clone(), clock.clone(), (Arc::clone(metrics), throttled.clone()));
+        let reports = (Arc::clone(metrics), throttled.clone(), Arc::clone(&spend));
         let executor = CallExecutor::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), reports);
-        let tasks = Tasks::new();
+        // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
+        let batcher = Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics));
         let purges = Arc::default();
         let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
         let redis = tiers::redis(&handles);
-        let lower = tiers::lower(&handles, redis.as_ref()).await;
-        let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
-        let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
-        let flow = Arc::new(Flow {
-            live: live.clone(),
-            clock: clock.clone(),
-            tiers: Arc::new(Stack::new(memory, lower, purges, checksum_keys)),
-            leases: tiers::leases(live, redis.as_ref()),
-            vector_budget: VectorBudget::new(share_bytes),
-            single_flight: SingleFlight::new(),
-            // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
-            batcher: Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics)),
-            spaces: Spaces::default(),
-            accepted_credentials: AcceptedCredentials::default(),
-            rotation: Rotation::default(),
-            throttled: throttled.clone(),
-            tokenizer,
-            tasks,
-            tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
-            metrics: Arc::clone(metrics),
-        });
+        let flow = flow(&handles, redis.as_ref(), batcher, (&spend, throttled, tokenizer)).await?;
         let reply_cache = Arc::new(ReplyCache::new(reply_cache_bounds(&config, limit_bytes)));
+        let spend_keeper = tiers::spend_keeper(live, &spend, redis.as_ref());
+        // What an earlier process has spent today must be known before the first call.
+        spend_keeper.begin().await;
         // Redis begins last, because purges of other replicas act on the flow and on the reply cache.
         if let Some(redis) = redis {
             redis.begin(Box::new(tiers::OthersPurges::of(&flow, &reply_cache)));
@@ -99,13 +87,58 @@ impl Components {
             .with_hooks(Arc::new(MemoryHooks(Arc::clone(metrics))));
         metrics.memory.limit.set(limit_bytes);
         show_sizes(metrics, &flow, &reply_cache);
+        show_budgets(metrics, &spend);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
         // The governor needs the caches, which need the flow, so the flow gets it afterwards.
         flow.tokenizer.set_governor(&governor);
         flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
-        Ok(Self { flow, reply_cache, caches, client, breaker, governor, system, max_inflight_bytes, metrics, live })
+        Ok(Self {
+            flow,
+            reply_cache,
+            caches,
+            client,
+            breaker,
+            spend_keeper,
+            governor,
+            system,
+            max_inflight_bytes,
+            metrics,
+            live,
+        })
     }
+}
+
+/// Creates the flow over its tiers.
+async fn flow(
+    handles: &TierHandles<'_>,
+    redis: Option<&Arc<RedisTier>>,
+    batcher: Arc<Batcher>,
+    (spend, throttled, tokenizer): (&Arc<SpendGuard>, &Throttled, Arc<Tokenizer>),
+) -> Result<Arc<Flow>, TlsError> {
+    let TierHandles { live, clock, metrics, purges, limit_bytes } = *handles;
+    let config = live.load();
+    let lower = tiers::lower(handles, redis).await;
+    let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
+    let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
+    Ok(Arc::new(Flow {
+        live: live.clone(),
+        clock: clock.clone(),
+        tiers: Arc::new(Stack::new(memory, lower, Arc::clone(purges), checksum_keys)),
+        leases: tiers::leases(live, redis),
+        vector_budget: VectorBudget::new(limit_bytes / REQUESTS_SHARE),
+        single_flight: SingleFlight::new(),
+        batcher,
+        spaces: Spaces::default(),
+        accepted_credentials: AcceptedCredentials::default(),
+        rotation: Rotation::default(),
+        spend: Arc::clone(spend),
+        throttled: throttled.clone(),
+        tokenizer,
+        tasks: Tasks::new(),
+        tracer: Tracer::start(live, env!("CARGO_PKG_VERSION"), metrics)?,
+        metrics: Arc::clone(metrics),
+    }))
 }
 
 impl Components {
@@ -166,5 +199,21 @@ fn show_sizes(metrics: &Metrics, flow: &Arc<Flow>, replies: &Arc<ReplyCache>) {
             metrics.cache.flights.set(flow.single_flight.len() as u64);
             metrics.requests.vector_bytes_in_flight.set(flow.vector_budget.held_bytes() as u64);
         }
+    }));
+}
+
+/// Reads the budgets at each scrape.
+fn show_budgets(metrics: &Metrics, spend: &Arc<SpendGuard>) {
+    let spend = Arc::downgrade(spend);
+    metrics.on_scrape(Box::new(move |metrics| {
+        let report = spend.upgrade().and_then(|spend| spend.report());
+        let figures = |budget: &BudgetReport| BudgetFigures {
+            key: budget.unit.key(!budget.namespace.is_empty()),
+            namespace: budget.namespace.clone(),
+            limit: budget.unit.figure(budget.limit),
+            spent: budget.unit.figure(budget.spent),
+        };
+        let budgets: Vec<BudgetFigures> = report.iter().flat_map(|report| &report.budgets).map(figures).collect();
+        metrics.budget.show(&budgets);
     }));
 }

@@ -103,6 +103,7 @@ impl App {
         background.spawn_until_stop(Arc::clone(&components.governor).run(config.memory.check_every));
         background.spawn_until_stop(reload::watch(Reloader::new(&components, &surroundings, tls.as_ref())));
         background.spawn_until_stop(surroundings.level.throttled().clone().run());
+        background.spawn_until_stop(Arc::clone(&components.spend_keeper).run());
         let context = admin_context(&components, &proxy, &lifecycle, &surroundings);
         let limits = ServeLimits::from(&config.limits);
         let server = Server::new(public, limits.clone()).with_tls(tls).with_workers(surroundings.workers.clone());
@@ -159,6 +160,8 @@ impl App {
         // open requests can still start more of them.
         let cut_connections = self.public.drain(left()).await.cut;
         let cut_fetches = self.components.flow.tasks.join(left()).await;
+        // No call is under way any more, and Redis is still connected.
+        self.components.spend_keeper.close().await;
         let unwritten = self.components.close_lower(left()).await;
         let cut_tunnels = self.tunnels.join(left()).await;
         // The remaining tunnels are closed; their tasks get a moment to end.

@@ -36,6 +36,9 @@ pub(super) fn advise(config: &Config, ports: PortAddresses, warnings: impl Itera
     if let Some(proxy) = proxy_of_calls(config) {
         tracing::info!("{proxy}");
     }
+    if let Some(line) = budgets(config) {
+        tracing::info!("{line}");
+    }
     tracing::info!("{}", client_setting(config, ports.public));
     tracing::info!("{}", dashboard(config, ports.admin));
     for warning in warnings {
@@ -87,7 +90,7 @@ pub fn payer(config: &Config) -> String {
 
 /// Returns warnings about settings that are valid but may be unintended.
 pub fn warnings(config: &Config) -> Vec<Advice> {
-    [open_key(config), mocks_by_default(config)].into_iter().flatten().collect()
+    [open_key(config), mocks_by_default(config), forgetful_budget(config)].into_iter().flatten().collect()
 }
 
 /// Names the forward proxy of upstream calls, without its credentials, if there is one.
@@ -98,6 +101,26 @@ pub fn proxy_of_calls(config: &Config) -> Option<String> {
     let proxy = config.upstream.egress.proxies.proxy_for(uri)?;
     let login = if proxy.credentials.is_some() { ", with credentials" } else { "" };
     Some(format!("calls to the upstream go through the proxy {proxy}{login}"))
+}
+
+/// Describes the budgets, and the price of models that have none.
+fn budgets(config: &Config) -> Option<String> {
+    if config.budget.is_off() {
+        return None;
+    }
+    let limits = config.budget.all().map(|(_, limits)| limits.count()).sum::<usize>();
+    let word = if limits == 1 {
+        "1 budget of a day limits calls".to_owned()
+    } else {
+        format!("{limits} budgets of a day limit calls")
+    };
+    let price = config.budget.dearest.filter(|_| config.budget.limits_money());
+    let currency = &config.savings.currency;
+    let unpriced = price.map_or_else(String::new, |price| {
+        let price = price.to_per_million();
+        format!("; a model without a price counts {price} {currency} per million tokens, the highest of savings.prices")
+    });
+    Some(format!("{word}{unpriced}"))
 }
 
 /// Returns the origin of the key that vecho holds, if it holds one.
@@ -129,6 +152,15 @@ fn mocks_by_default(config: &Config) -> Option<Advice> {
         let message = "while the upstream is unavailable, answers will be mock vectors, marked as such: that is the \
                        default of fallback.mode";
         Advice::new("fallback", message, "set it to stale or error in production")
+    })
+}
+
+/// Warns about a budget whose counts are in memory only.
+fn forgetful_budget(config: &Config) -> Option<Advice> {
+    let is_kept = (config.disk.enabled && config.disk.path.is_some()) || !config.redis.nodes.is_empty();
+    (!config.budget.is_off() && !is_kept).then(|| {
+        let message = "there is a budget, and neither a disk tier nor Redis: a restart forgets what was spent today";
+        Advice::new("budget", message, "set disk.path or redis.url")
     })
 }
 

@@ -22,6 +22,7 @@ pub(super) fn admin_context(
         finder: finder(proxy),
         lifecycle: Arc::clone(lifecycle),
         breaker: Arc::clone(&components.breaker),
+        spend: Arc::clone(&components.flow.spend),
         governor: Arc::clone(&components.governor),
         system: Arc::clone(&components.system),
         live: components.live.clone(),

@@ -11,6 +11,7 @@ use crate::config::{LeaseMode, Live};
 use crate::flow::{FetchLeases, Flow};
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
+use crate::spend::{SharedSpending, SpendGuard, SpendKeeper};
 use futures_util::future::BoxFuture;
 
 /// Maximum memory per disk entry for the index, in bytes.
@@ -70,6 +71,14 @@ pub(super) fn redis(handles: &TierHandles<'_>) -> Option<Arc<RedisTier>> {
 pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<FetchLeases> {
     let redis = redis.filter(|_| live.load().redis.lease != LeaseMode::Off)?;
     Some(FetchLeases::new(Arc::clone(redis) as Arc<dyn Leases>))
+}
+
+/// Creates the keeper of the budgets' counts: in the folder of the disk tier, and in Redis.
+pub(super) fn spend_keeper(live: &Live, spend: &Arc<SpendGuard>, redis: Option<&Arc<RedisTier>>) -> Arc<SpendKeeper> {
+    let disk = &live.load().disk;
+    let folder = disk.path.clone().filter(|_| disk.enabled);
+    let shared = redis.map(|redis| Arc::clone(redis) as Arc<dyn SharedSpending>);
+    SpendKeeper::new(Arc::clone(spend), folder, shared)
 }
 
 /// Reacts to purges of other replicas. It holds weak references, so it does not keep the parts alive.

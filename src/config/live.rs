@@ -97,6 +97,7 @@ fn carry(running: &Config, read: Config) -> Config {
             long_input: read.limits.long_input,
             ..running.limits.clone()
         },
+        budget: read.budget,
         savings: read.savings,
         log: LogConfig { level: read.log.level, ..running.log },
         traces: carry_traces(&running.traces, read.traces),
@@ -193,6 +194,10 @@ mod tests {
         ("limits.max_inflight_bytes", "77777777"),
         ("memory.limit_mb", "777"),
         ("memory.check_every", "7s"),
+        ("budget.tokens_per_day", "7"),
+        ("budget.money_per_day", "0.7"),
+        ("budget.namespace_tokens_per_day", "seven=7"),
+        ("budget.namespace_money_per_day", "seven=0.7"),
         ("savings.prices", "seven=7"),
         ("savings.currency", "EUR"),
         ("log.level", "debug"),

@@ -14,10 +14,15 @@ impl SavingsConfig {
     pub fn price(&self, model: &str) -> Option<Price> {
         self.prices.iter().find(|(name, _)| name == model).map(|(_, price)| *price)
     }
+
+    /// Returns the highest price.
+    pub fn dearest(&self) -> Option<Price> {
+        self.prices.iter().map(|(_, price)| *price).max()
+    }
 }
 
 /// Price of a token in units of 10^-12 of the currency, so a price per million tokens has six decimals.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Price(u64);
 
 impl Price {

@@ -69,6 +69,10 @@ impl Fetch {
             return;
         }
         let (places, inputs): (Vec<usize>, Vec<_>) = open.into_iter().unzip();
+        let spending = match self.reserve(&inputs).await {
+            Ok(spending) => spending,
+            Err(refusal) => return self.refuse(&refusal, &places),
+        };
         let own_places = places.iter().map(|place| self.places[*place]).collect();
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
         // `work` must run to its end, because its worker may also serve inputs of other requests of the lane.
@@ -81,6 +85,8 @@ impl Fetch {
                     continue;
                 };
                 let completed = result.places.clone();
+                // Its cost is counted by now, or it has cost nothing.
+                spending.release(completed.clone());
                 let end = self.complete(result, &places).await;
                 // Released only after storing has begun: the next holder of the lease must find the record.
                 self.release(&places[completed], end);
@@ -326,7 +332,7 @@ impl Fetch {
                     _ => {}
                 }
             }
-            Class::Unavailable(_) | Class::Throttled => {
+            Class::Unavailable(_) | Class::Throttled | Class::OverBudget(_) => {
                 tracing::debug!(cause = failure.detail, "a fetch failed");
             }
         }

@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use super::model_key;
 use super::request::Request;
 use crate::key::{KeyBuilder, Tag};
-use crate::upstream::{Lane, LaneProperties, forwardable};
+use crate::upstream::{Lane, LaneProperties, deployment, forwardable};
 use crate::wire::{Base64, RequestForm};
 
 /// Request headers that differ from call to call and do not affect the answer. Misses may share a call
@@ -65,6 +65,9 @@ impl Request<'_> {
             uri: origin.uri.clone(),
             headers,
             space: request.space.clone(),
+            priced_as: request.space.model.clone().or_else(|| deployment(origin.uri.path())).unwrap_or_default(),
+            // The header was checked: it is visible ASCII.
+            namespace: origin.namespace.map(|name| String::from_utf8_lossy(name).into_owned()),
             model: model_key(&origin.uri, &request.space),
             encoding: form.encoding.meaning(),
             form,

@@ -26,6 +26,7 @@ mod request;
 mod rotation;
 mod single_flight;
 mod source_counts;
+mod spending;
 mod state;
 mod tokenizer;
 mod vector_budget;

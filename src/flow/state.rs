@@ -16,6 +16,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::traces::Tracer;
 use crate::process::clock::Clock;
 use crate::process::tasks::Tasks;
+use crate::spend::SpendGuard;
 use crate::upstream::Batcher;
 
 /// Shared state for answering requests. One per process, used by `Arc`.
@@ -40,6 +41,8 @@ pub struct Flow {
     pub accepted_credentials: AcceptedCredentials,
     /// Detects bearer tokens that rotate.
     pub rotation: Rotation,
+    /// Counts what calls cost, and refuses those that no budget covers.
+    pub spend: Arc<SpendGuard>,
     /// Limits the rate of repeated log lines.
     pub throttled: Throttled,
     /// Counts tokens if no call reported them.

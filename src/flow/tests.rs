@@ -25,6 +25,7 @@ use crate::observe::traces::{TraceContext, Tracer};
 use crate::process::clock::Clock;
 use crate::process::pace::tests::turns_during;
 use crate::process::tasks::Tasks;
+use crate::spend::SpendGuard;
 use crate::upstream::{Batcher, Breaker, CallExecutor, CallInfo, Fetched, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
@@ -46,7 +47,13 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
     let tracer = Tracer::start(&live, "test", &metrics).expect("traces are off");
     let client = Arc::new(UpstreamClient::in_process(embedder(Arc::clone(&calls), gate), live.clone()));
     let breaker = Arc::new(Breaker::new(Arc::clone(&metrics)));
-    let executor = CallExecutor::new(client, breaker, live.clone(), (Arc::clone(&metrics), Throttled::default()));
+    let spend = SpendGuard::new(live.clone(), Clock::manual(1_000), (Arc::clone(&metrics), Throttled::default()));
+    let executor = CallExecutor::new(
+        client,
+        breaker,
+        live.clone(),
+        (Arc::clone(&metrics), Throttled::default(), Arc::clone(&spend)),
+    );
     let memory = MemoryTier::new(MapBounds { max_bytes: 1 << 20, max_entries: None });
     let flow = Flow {
         live: live.clone(),
@@ -59,6 +66,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         spaces: Spaces::default(),
         accepted_credentials: AcceptedCredentials::default(),
         rotation: Rotation::default(),
+        spend,
         throttled: Throttled::default(),
         tokenizer: Arc::default(),
         tasks: Tasks::new(),

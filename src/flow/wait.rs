@@ -157,6 +157,8 @@ impl Request<'_> {
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),
             Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
             Class::Refused | Class::InvalidAnswer(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
+            // A smaller request may fit in the budget, and a second one may lead it for others again.
+            Class::OverBudget(_) => Err(RetryMode::Shared),
             // A refusal of another caller, or of other texts, proves nothing about this request.
             Class::Throttled | Class::Refused | Class::InvalidAnswer(..) => Err(RetryMode::Private),
         }

@@ -1,6 +1,7 @@
-//! The process and its machine: clock, certificates, lifecycle, tasks, worker threads, slices of long work, expiring maps, memory limit, allocator,
-//! random bytes, facts about the machine, and outbound connections.
+//! The process and its machine: clock, small files, certificates, lifecycle, tasks, worker threads, slices of long work,
+//! expiring maps, memory limit, allocator, random bytes, facts about the machine, and outbound connections.
 
+pub mod atomic_file;
 pub mod certificate;
 pub mod clock;
 pub mod connector;

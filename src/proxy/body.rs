@@ -9,6 +9,7 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::admission::Admission;
+use super::metering::BypassMeter;
 use crate::process::pace::Pace;
 use crate::serve::UNSENT_BYTES;
 use crate::wire::Rendering;
@@ -17,6 +18,8 @@ use crate::wire::Rendering;
 pub struct ReplyBody {
     content: ReplyContent,
     admission: Option<Admission>,
+    /// Counts the cost of a request that passed through.
+    meter: Option<Box<BypassMeter>>,
     /// Released when the body is sent.
     _reservation: Option<Arc<dyn Send + Sync>>,
 }
@@ -60,7 +63,7 @@ impl RenderedContent {
 
 impl ReplyBody {
     const fn of(content: ReplyContent) -> Self {
-        Self { content, admission: None, _reservation: None }
+        Self { content, admission: None, meter: None, _reservation: None }
     }
 
     /// Creates a complete body.
@@ -98,6 +101,11 @@ impl ReplyBody {
     pub(super) fn hold(&mut self, admission: Admission) {
         self.admission = Some(admission);
     }
+
+    /// Shows the body to `meter` while it is sent.
+    pub(super) fn meter(&mut self, meter: Box<BypassMeter>) {
+        self.meter = Some(meter);
+    }
 }
 
 impl Body for ReplyBody {
@@ -116,6 +124,11 @@ impl Body for ReplyBody {
             ReplyContent::Rendered(content) => ready!(content.poll_piece(context)).map(Frame::data).map(Ok),
             ReplyContent::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
         };
+        if let (Some(meter), Some(Ok(frame))) = (&mut self.meter, &frame)
+            && let Some(piece) = frame.data_ref()
+        {
+            meter.see(piece);
+        }
         Poll::Ready(frame)
     }
 

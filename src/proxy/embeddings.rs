@@ -11,6 +11,7 @@ use super::fast_path::Received;
 use super::finished::Finished;
 use super::intake::{path_model, read_origin, target_uri};
 use super::labels::RequestLabels;
+use super::metering::{BypassCost, BypassMeter};
 use super::notes::{Notes, mark_bypass, mark_cut, tell_fallback};
 use super::passthrough::{ForwardContext, map_location, timed};
 use super::{Proxy, ReplyBody, traced};
@@ -89,7 +90,7 @@ impl Proxy {
 
     /// Returns the upstream's rejection. A redirect within the upstream's own address is mapped for the caller.
     fn refused(&self, failure: &Failure, miss: &Miss<'_>) -> Finished {
-        let mut finished = self.replies.refused(failure);
+        let mut finished = self.no_answer(failure);
         let (config, uri) = (&miss.received.context.config, &miss.head.uri);
         if let (Some(ours), UpstreamTarget::Http(base)) = (uri.path_and_query(), &config.upstream.target)
             && let Ok(called) = target_uri(config, uri)
@@ -108,9 +109,10 @@ impl Proxy {
         if context.controls.only_if_cached {
             return self.not_cached();
         }
+        let cost = if self.flow.spend.is_off() { BypassCost::default() } else { BypassCost::of_body(&body) };
         // The original body is sent, since the forwarded headers describe it.
         let body = ClientBody::whole(encoded.unwrap_or(body));
-        let forward_context = ForwardContext::new(&context.config, span).until(context.deadline);
+        let forward_context = ForwardContext::new(&context.config, span).until(context.deadline).costing(&cost);
         Box::pin(self.bypass(Request::from_parts(head, body), cause, admission, forward_context)).await
     }
 
@@ -172,18 +174,27 @@ impl Proxy {
         }
     }
 
-    /// Forwards a request unchanged. The response to an embeddings request must begin before its usual deadline.
+    /// Forwards a request unchanged. The response to an embeddings request must begin before its usual deadline. A budget
+    /// must cover it.
     pub(super) async fn bypass(
         &self,
-        request: Request<ClientBody>,
+        mut request: Request<ClientBody>,
         cause: BypassCause,
         admission: Admission,
         forward_context: ForwardContext<'_>,
     ) -> Finished {
+        let meter = match BypassMeter::begin(&self.flow.spend, &mut request, forward_context.cost) {
+            Ok(meter) => meter,
+            Err(refusal) => return self.no_answer(&Failure::over_budget(&refusal)),
+        };
         self.metrics.requests.bypass(cause.reason);
         forward_context.span.text(attribute::BYPASS_REASON, cause.reason.label());
         let mut finished = self.forward(request, admission, forward_context).await;
         mark_bypass(finished.response.headers_mut(), &cause);
+        if let Some(mut meter) = meter {
+            meter.answered(finished.response.status());
+            finished.response.body_mut().meter(meter);
+        }
         // A request that was not forwarded keeps the outcome of its error.
         if finished.outcome == crate::observe::metrics::Outcome::Forwarded {
             finished.outcome = crate::observe::metrics::Outcome::Bypass;

@@ -12,7 +12,8 @@ use crate::config::Config;
 use crate::flow::{RequestOrigin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::observe::traces::TraceContext;
-use crate::upstream::{RouteKind, classify_path};
+use crate::spend::Purchase;
+use crate::upstream::{RouteKind, classify_path, deployment, resembles_embeddings};
 use crate::wire::{Bypass, BypassCause, EmbedRequest, Input, read_request, unknown_fields};
 
 impl Proxy {
@@ -25,7 +26,13 @@ impl Proxy {
             let origin = described.origin(&config, headers)?;
             Ok(self.explain_request(&config, &described.request(&config)?, &origin).await)
         };
-        described.await.unwrap_or_else(|refusal| refusal)
+        let mut explained = described.await.unwrap_or_else(|refusal| refusal);
+        if !self.flow.spend.is_off() && explained.get("budget").is_none() {
+            // Requests to other paths are neither counted nor refused.
+            let is_counted = path.parse().is_ok_and(|uri: Uri| resembles_embeddings(uri.path()));
+            explained["budget"] = json!({ "counts": is_counted });
+        }
+        explained
     }
 
     /// Reads a request that the ops port received for this port, up to its body. Returns the reason if it would not be
@@ -82,13 +89,14 @@ impl Proxy {
         if space_state.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
         }
+        let missing: Vec<bool> = found.iter().map(|found| !found.is_fresh()).collect();
         let inputs: Vec<Value> = request
             .inputs
             .iter()
             .zip(keys.iter().zip(found))
             .map(|(input, (key, found))| explain_input(input, key, found, now_ms))
             .collect();
-        json!({
+        let mut explained = json!({
             "cacheable": true,
             "upstream": origin.uri.to_string(),
             "model": request.space.model,
@@ -97,7 +105,33 @@ impl Proxy {
             "credential_accepted": vouched,
             "failed_requests": self.flow.batcher.health().failures(&model_key(&origin.uri, &request.space)),
             "inputs": inputs,
-        })
+        });
+        if let Some(budget) = self.explain_budget(request, origin, &missing) {
+            explained["budget"] = budget;
+        }
+        explained
+    }
+
+    /// Returns what the budgets would say to a fetch of some inputs, if there is any budget.
+    fn explain_budget(
+        &self,
+        request: &EmbedRequest<'_>,
+        origin: &RequestOrigin<'_>,
+        missing: &[bool],
+    ) -> Option<Value> {
+        let spend = &self.flow.spend;
+        if spend.is_off() {
+            return None;
+        }
+        let is_missing = |(_, is_missing): &(&Input<'_>, &bool)| **is_missing;
+        let tokens = request.inputs.iter().zip(missing).filter(is_missing).map(|(input, _)| input.estimated_tokens());
+        let tokens: usize = tokens.sum();
+        let model = request.space.model.clone().or_else(|| deployment(origin.uri.path())).unwrap_or_default();
+        let namespace = origin.namespace.and_then(|name| std::str::from_utf8(name).ok());
+        let purchase = Purchase { namespace, model: &model, answered: None };
+        let refusal = if tokens == 0 { None } else { spend.outlook(&purchase, tokens as u64) };
+        let message = refusal.map(|refusal| refusal.to_string());
+        Some(json!({ "counts": true, "expected_tokens": tokens, "refusal": message }))
     }
 }
 

@@ -22,7 +22,7 @@ use crate::key::Key;
 use crate::observe::metrics::Rejection;
 use crate::observe::traces::Span;
 use crate::serve::{BodyBounds, BodyError, CollectError, collect_bounded};
-use crate::upstream::ClientBody;
+use crate::upstream::{Class, ClientBody, Failure};
 use crate::wire::Bypass;
 
 /// Result of the fast path.
@@ -191,6 +191,14 @@ impl Proxy {
     pub(super) fn not_cached(&self) -> Finished {
         self.metrics.requests.rejected(Rejection::OnlyIfCached);
         self.replies.not_cached()
+    }
+
+    /// Returns the response to a request whose fetch has failed.
+    pub(super) fn no_answer(&self, failure: &Failure) -> Finished {
+        if matches!(failure.class, Class::OverBudget(_)) {
+            self.metrics.requests.rejected(Rejection::Budget);
+        }
+        self.replies.refused(failure)
     }
 
     pub(super) fn too_long_input(&self, too_long: TooLong) -> Finished {

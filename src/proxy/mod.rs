@@ -13,6 +13,7 @@ mod finished;
 mod forget;
 mod intake;
 mod labels;
+mod metering;
 mod notes;
 mod parts;
 mod passthrough;

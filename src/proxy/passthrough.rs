@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout_at};
 use super::admission::Admission;
 use super::finished::Finished;
 use super::intake::target_uri;
+use super::metering::BypassCost;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
 use crate::config::{Config, UpstreamTarget};
@@ -32,15 +33,21 @@ pub(super) struct ForwardContext<'a> {
     pub(super) span: &'a Span,
     /// Deadline for the begin of its response, if any.
     deadline: Option<Instant>,
+    /// Expected cost, if the body of an embeddings request was read.
+    pub(super) cost: Option<&'a BypassCost>,
 }
 
 impl<'a> ForwardContext<'a> {
     pub(super) const fn new(config: &'a Config, span: &'a Span) -> Self {
-        Self { config, span, deadline: None }
+        Self { config, span, deadline: None, cost: None }
     }
 
     pub(super) const fn until(self, deadline: Instant) -> Self {
         Self { deadline: Some(deadline), ..self }
+    }
+
+    pub(super) const fn costing(self, cost: &'a BypassCost) -> Self {
+        Self { cost: Some(cost), ..self }
     }
 }
 

@@ -16,8 +16,14 @@ use crate::cache::reply_cache::CachedReply;
 use crate::flow::TooLong;
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::{BodyError, CollectError};
-use crate::upstream::{Class, Failure, ForwardError, UnavailableReason, UpstreamReply, UriTooLong, shown_on_errors};
+use crate::upstream::{
+    BudgetShortage, Class, Failure, ForwardError, UnavailableReason, UpstreamReply, UriTooLong, shown_on_errors,
+};
 use crate::wire::{Bypass, MAX_INPUT_TOKENS, SimilarFault, envelope};
+
+/// Longest `retry-after` that OpenAI's SDK for Python waits for, in seconds. It retries too early after a longer one,
+/// and the SDK for Node.js sleeps for hours.
+const LONGEST_SDK_WAIT_S: u64 = 60;
 
 /// Factory of responses. Its only state are the ids for responses without an id of the upstream.
 pub(super) struct Replies {
@@ -70,13 +76,31 @@ impl Replies {
         let outcome = match failure.class {
             Class::Refused => Outcome::Refused,
             Class::Throttled => Outcome::Throttled,
+            Class::OverBudget(_) => Outcome::OverBudget,
             Class::Unavailable(_) | Class::InvalidAnswer(..) => Outcome::Unavailable,
         };
-        let response = match &failure.reply {
-            Some(reply) => self.as_it_came(UpstreamReply::clone(reply)),
-            None => self.unavailable(failure.class, &failure.detail),
+        let response = match (&failure.reply, failure.class) {
+            (Some(reply), _) => self.as_it_came(UpstreamReply::clone(reply)),
+            (None, Class::OverBudget(shortage)) => self.over_budget(shortage, &failure.detail),
+            (None, class) => self.unavailable(class, &failure.detail),
         };
         Finished::new(response, outcome)
+    }
+
+    /// Reports a budget that does not cover the request. SDKs retry on 429, and some of them sleep as long as
+    /// `retry-after` says, so longer waits are declined by `x-should-retry`.
+    fn over_budget(&self, shortage: BudgetShortage, detail: &str) -> Response<ReplyBody> {
+        let message = format!("vecho has not called the upstream: {detail}.");
+        let body = envelope(&message, "insufficient_quota", None, Some("budget_exhausted"));
+        let mut response = self.error(StatusCode::TOO_MANY_REQUESTS, body);
+        let headers = response.headers_mut();
+        if !shortage.is_hopeless {
+            headers.insert(RETRY_AFTER, HeaderValue::from(shortage.wait_s));
+        }
+        if shortage.is_hopeless || shortage.wait_s > LONGEST_SDK_WAIT_S {
+            headers.insert("x-should-retry", HeaderValue::from_static("false"));
+        }
+        response
     }
 
     fn unavailable(&self, class: Class, detail: &str) -> Response<ReplyBody> {

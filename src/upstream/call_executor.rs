@@ -10,7 +10,7 @@ use super::answered::{Answered, CallInfo};
 use super::breaker::{HostFault, Pass};
 use super::call::Call;
 use super::permit::CallPermit;
-use super::piece::Piece;
+use super::piece::{Piece, load_of};
 use super::retry::{Budget, backoff, retry_deadline};
 use super::traced::{begin_call, tell};
 use super::{
@@ -22,6 +22,7 @@ use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
 use crate::process::random;
+use crate::spend::SpendGuard;
 use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer_in_slices};
 
 /// Makes an attempt. A probe of the breaker that takes longer than a refused connection lets other calls pass.
@@ -57,6 +58,7 @@ pub struct CallExecutor {
     pub(super) breaker: Arc<Breaker>,
     pub(super) health: Arc<SpaceHealth>,
     budget: Budget,
+    pub(super) spend: Arc<SpendGuard>,
     live: Live,
     metrics: Arc<Metrics>,
     throttled: Throttled,
@@ -76,15 +78,16 @@ struct Tries {
 }
 
 impl CallExecutor {
-    /// Creates an executor over one client and its breaker, with metrics and log for its reports.
+    /// Creates an executor over one client and its breaker, with metrics and log for its reports, and the guard that
+    /// counts what calls cost.
     pub fn new(
         client: Arc<UpstreamClient>,
         breaker: Arc<Breaker>,
         live: Live,
-        (metrics, throttled): (Arc<Metrics>, Throttled),
+        (metrics, throttled, spend): (Arc<Metrics>, Throttled, Arc<SpendGuard>),
     ) -> Self {
         let (health, budget) = (Arc::default(), Budget::new());
-        Self { client, breaker, health, budget, live, metrics, throttled }
+        Self { client, breaker, health, budget, spend, live, metrics, throttled }
     }
 
     /// Returns the failures of each space.
@@ -112,6 +115,10 @@ impl CallExecutor {
                     Failure::unavailable(UnavailableReason::BreakerOpen, detail).with_outage(Outage::Unreachable)
                 );
             };
+            if tries.attempts > 0 {
+                // The first attempt is covered by a reservation. A repetition may cost as much again.
+                self.check_budget(properties)?;
+            }
             tries.attempts += 1;
             let begun = Instant::now();
             let attempt = self.attempt(properties, call, (permit, tries.attempts));
@@ -167,6 +174,8 @@ impl CallExecutor {
         let (outcome, took) = (outcome_of(&result), begun.elapsed());
         self.metrics.upstream.call(outcome, took, call.inputs, call.batch.len());
         tell(&span, &result, outcome);
+        // The cost is counted before the request learns of the answer and gives its reservation back.
+        self.bill(properties, &result, load_of(call.batch).tokens);
         result.map(|(answer, reply)| answered(answer, reply, (call, &span, took)))
     }
 
@@ -321,7 +330,7 @@ fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutc
         Err(failure) => match failure.class {
             Class::Unavailable(_) => CallOutcome::Unavailable,
             Class::Throttled => CallOutcome::Throttled,
-            Class::Refused => CallOutcome::Refused,
+            Class::Refused | Class::OverBudget(_) => CallOutcome::Refused,
             Class::InvalidAnswer(..) => CallOutcome::Unreadable,
         },
     }

@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use crate::spend::OverBudget;
 use crate::wire::{AnswerFault, Encoding, error_code, error_fields};
 
 /// A complete answer of the upstream.
@@ -50,13 +51,24 @@ pub enum Outage {
     UpstreamFallback,
 }
 
-/// The four classes of failure.
+/// What a caller is told about a budget that does not cover its request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BudgetShortage {
+    /// Seconds until the budget is filled again.
+    pub wait_s: u64,
+    /// True if no wait helps, because the request costs more than the budget of a whole day.
+    pub is_hopeless: bool,
+}
+
+/// The five classes of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The upstream could not be reached or failed by itself: retried, then answered by a fallback.
     Unavailable(UnavailableReason),
     /// The upstream limits the rate of requests.
     Throttled,
+    /// A budget does not cover the call, so it was not made.
+    OverBudget(BudgetShortage),
     /// The upstream refused the request: passed on verbatim, without a retry.
     Refused,
     /// The upstream sent an answer that failed validation.
@@ -112,6 +124,7 @@ impl Failure {
     pub fn measure(&self) -> String {
         match (self.outage, self.class, &self.reply) {
             (Some(outage), ..) => outage.to_string(),
+            (None, Class::OverBudget(_), _) => "budget".to_owned(),
             (None, _, Some(reply)) => format!("status; code={}", reply.status.as_u16()),
             (None, Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::Expired), None) => {
                 "timeout".to_owned()
@@ -123,6 +136,12 @@ impl Failure {
     /// Creates a failure without a reply.
     pub fn unavailable(reason: UnavailableReason, detail: impl Into<String>) -> Self {
         Self::new(Class::Unavailable(reason), None, detail)
+    }
+
+    /// Creates the failure for a call that a budget does not cover.
+    pub fn over_budget(refusal: &OverBudget) -> Self {
+        let shortage = BudgetShortage { wait_s: refusal.wait_s(), is_hopeless: refusal.is_hopeless() };
+        Self::new(Class::OverBudget(shortage), None, refusal.to_string())
     }
 
     /// Creates the failure for a reply other than a success.
@@ -181,7 +200,7 @@ impl Failure {
                     | UnavailableReason::Dropped
                     | UnavailableReason::Cut
             ),
-            Class::Throttled => false,
+            Class::Throttled | Class::OverBudget(_) => false,
             Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
@@ -194,7 +213,7 @@ impl Failure {
                 matches!(reason, UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
             }
             Class::Throttled => true,
-            Class::Refused | Class::InvalidAnswer(..) => false,
+            Class::Refused | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
         }
     }
 
@@ -202,7 +221,7 @@ impl Failure {
     pub fn may_be_of_the_form(&self) -> bool {
         match self.class {
             Class::Unavailable(reason) => reason == UnavailableReason::Status,
-            Class::Throttled => false,
+            Class::Throttled | Class::OverBudget(_) => false,
             Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
@@ -236,7 +255,7 @@ impl Failure {
                     | UnavailableReason::Timeout
             ),
             Class::Throttled => true,
-            Class::Refused | Class::InvalidAnswer(..) => false,
+            Class::Refused | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
         };
         retryable && !vetoed
     }

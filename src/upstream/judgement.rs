@@ -44,7 +44,7 @@ impl CallExecutor {
                 failure
             }
             // Timeouts, expired waits and rate limits neither prove nor disprove an outage.
-            Class::Unavailable(_) | Class::Throttled => failure,
+            Class::Unavailable(_) | Class::Throttled | Class::OverBudget(_) => failure,
         }
     }
 
@@ -68,12 +68,16 @@ impl CallExecutor {
         let posted = self.client.post(properties, body.clone(), TraceContext::NONE, call.reservation);
         // A model that takes longer may be healthy, but this is not proven.
         let Ok(reply) = timeout(LONGEST_WAIT, posted).await else {
+            // The service may have done the work.
+            self.spend.spend(&properties.purchase(None), input.estimated_tokens() as u64);
             return false;
         };
         let probe = Call { body, inputs: 1, encoding: properties.encoding, has_repetitions: false, ..*call };
-        match reply {
-            Ok(reply) => read_reply(properties, &probe, reply).await.is_ok(),
-            Err(_) => false,
-        }
+        let result = match reply {
+            Ok(reply) => read_reply(properties, &probe, reply).await,
+            Err(failure) => Err(failure),
+        };
+        self.bill(properties, &result, input.estimated_tokens());
+        result.is_ok()
     }
 }

@@ -3,6 +3,7 @@
 use http::{HeaderMap, Uri};
 
 use crate::key::Key;
+use crate::spend::Purchase;
 use crate::wire::{Base64, Encoding, RequestForm, Space};
 
 /// Assumed dimension while it is unknown: that of the largest common model.
@@ -17,6 +18,10 @@ pub struct LaneProperties {
     pub headers: HeaderMap,
     /// Fields that shape the vectors.
     pub space: Space,
+    /// The model as its callers name it, for prices.
+    pub priced_as: String,
+    /// Namespace of the requests, if they have one.
+    pub namespace: Option<String>,
     /// The key of address and space, the same for all callers.
     pub model: Key,
     /// Requested encoding.
@@ -36,6 +41,11 @@ pub struct LaneProperties {
 }
 
 impl LaneProperties {
+    /// Returns what a call of this lane pays for. `answered` is the upstream's name of the model, if known.
+    pub fn purchase<'a>(&'a self, answered: Option<&'a str>) -> Purchase<'a> {
+        Purchase { namespace: self.namespace.as_deref(), model: &self.priced_as, answered }
+    }
+
     /// Returns the approximate memory of the answer to one input, as bytes on the wire and as a vector.
     pub(super) fn answer_bytes(&self) -> usize {
         let known = match self.base64 {

@@ -3,6 +3,7 @@
 
 mod answered;
 mod batcher;
+mod billing;
 mod body;
 mod breaker;
 mod call;
@@ -44,7 +45,7 @@ pub use connections::ForwardError;
 pub use endpoint::{
     RouteKind, UriTooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
 };
-pub use error::{Class, Failure, Outage, UnavailableReason, UpstreamReply};
+pub use error::{BudgetShortage, Class, Failure, Outage, UnavailableReason, UpstreamReply};
 pub use fair::FairOrder;
 pub use headers::{
     forwardable, is_hop_by_hop, marks_fallback, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,

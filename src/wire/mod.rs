@@ -16,6 +16,7 @@ mod similar_fault;
 mod space;
 pub mod tokens;
 mod unknown;
+mod usage;
 mod write;
 
 pub use bypass::{Bypass, BypassCause};
@@ -31,6 +32,7 @@ pub use similar::{SimilarForm, SimilarQuery, SimilarRequest};
 pub use similar_fault::SimilarFault;
 pub use space::{Encoding, Extra, Input, InputKind, MAX_INPUT_TOKENS, Space};
 pub use unknown::unknown_fields;
+pub use usage::reported_tokens;
 pub use write::write_request;
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ mod batching;
 mod blame;
 mod breaker;
 mod browser;
+mod budgets;
 mod bypass;
 mod call_headers;
 mod chart;

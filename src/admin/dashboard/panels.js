@@ -195,6 +195,31 @@ export function models({ stats: { savings } }) {
   fillTable(byId("models"), modelTable, rows, "No model has been asked for yet");
 }
 
+const budgetTable = table("Budgets of this day", [["budget"], ["namespace"], ["spent", "wide"], ["left", "n"], ["limit", "n"], ["refused", "n"]]);
+
+/** Shows what is left of each budget, and when they are filled again. */
+export function budgets({ stats: { savings } }) {
+  if (same("budgets", savings.budgets, savings.currency)) return;
+  const found = savings.budgets?.list ?? [];
+  byId("budgets-card").hidden = !found.length;
+  write(byId("budgets-note"), found.length ? `filled again at ${time(Date.parse(savings.budgets.resets_at))}` : "");
+  const rows = found.map((budget) => {
+    const isMoney = budget.key.includes("money");
+    const amount = (value) => (isMoney ? figure(value, money(value, savings.currency), `${value} ${savings.currency}`) : figure(value, compact(value), number(value)));
+    const share = budget.spent / budget.limit;
+    const meter = new Meter(budget.key, [[0.8, "80 %: the log says so"]]);
+    meter.show(Math.min(share, 1), percent(Math.min(share, 1)), share >= 1 || budget.refused ? "error" : share >= 0.8 ? "warn" : "good");
+    return element("tr", {},
+      element("th", { scope: "row" }, budget.key),
+      cell("name", budget.namespace || element("span", { class: "faint" }, "all")),
+      cell("wide", meter.host),
+      cell("n", amount(budget.left)),
+      cell("n", amount(budget.limit)),
+      cell(budget.refused ? "n bad" : "n", figure(budget.refused, compact(budget.refused), number(budget.refused))));
+  });
+  fillTable(byId("budgets"), budgetTable, rows, "No budget is set");
+}
+
 const status = (code) =>
   code ? cell(code >= 400 ? "n bad" : "n", String(code)) : element("td", { class: "n faint", title: "the caller hung up" }, "gone");
 

@@ -22,12 +22,13 @@ use crate::cache::{
 use crate::config::{Config, Live};
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::{ModelIdentity, SpaceState};
-use crate::observe::logs::LevelHandle;
+use crate::observe::logs::{LevelHandle, Throttled};
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use crate::process::governor::{Governor, Meter};
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
+use crate::spend::SpendGuard;
 use crate::upstream::Breaker;
 use crate::vector::Vector;
 
@@ -163,6 +164,8 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
     let metrics = Metrics::new("1.2.3");
     let tiers = Stack::new(MemoryTier::new(BOUNDS), lower, Arc::default(), ChecksumKeys::default());
     let replies = reply_cache(&metrics, &tiers);
+    let live = Live::new(config.expect("it must be free of faults"));
+    let reports = (Arc::clone(&metrics), Throttled::default());
     AdminContext {
         caches: Caches::new(Arc::new(tiers), Arc::new(replies)),
         explainer: Explainer::new(
@@ -173,7 +176,8 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
         breaker: Arc::new(Breaker::new(Arc::clone(&metrics))),
         governor: governor(100 * MIB, 100 * MIB),
         system: Arc::new(System::new()),
-        live: Live::new(config.expect("it must be free of faults")),
+        spend: SpendGuard::new(live.clone(), Clock::manual(NOW_MS), reports),
+        live,
         level: LevelHandle::detached(),
         feed: Arc::default(),
         guard: Guard::new(None),

@@ -5,6 +5,8 @@ use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
+use crate::process::atomic_file;
+
 /// Name of the file that is locked.
 pub(super) const LOCK: &str = "lock";
 const SEGMENT: &str = ".segment";
@@ -110,14 +112,7 @@ impl StoreFolder {
 
     /// Replaces a small file atomically and syncs it: a reader never finds a partial file.
     pub(super) fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // The new file is synced before it gets its name: a power failure leaves either the old or the new content.
-        let fresh = self.path.join(format!("{name}.new"));
-        let mut file = writable().create(true).truncate(true).open(&fresh)?;
-        let written = io::Write::write_all(&mut file, bytes).and_then(|()| file.sync_all());
-        // A partial file would only take space on a disk that may be full.
-        written.inspect_err(|_| drop(fs::remove_file(&fresh)))?;
-        fs::rename(&fresh, self.path.join(name))?;
-        self.sync()
+        atomic_file::replace(&self.path.join(name), bytes)
     }
 
     /// Writes and syncs a temporary file of `bytes` bytes. Fails if the disk is full or cannot be written.

@@ -131,6 +131,27 @@ impl Link {
         })
     }
 
+    /// Sets fields of a hash that lives for `length`, and returns all of its fields.
+    pub(super) async fn exchange(
+        &self,
+        name: &str,
+        own: &BTreeMap<String, String>,
+        (length, within): (Duration, Duration),
+    ) -> Answers<BTreeMap<String, String>> {
+        let mut group = Vec::new();
+        if !own.is_empty() {
+            let mut set = cmd("HSET");
+            set.arg(name);
+            for (field, value) in own {
+                set.arg(field).arg(value);
+            }
+            group.extend([set, cmd("EXPIRE").arg(name).arg(length.as_secs()).to_owned()]);
+        }
+        group.push(cmd("HGETALL").arg(name).to_owned());
+        let outcomes = self.queries.all(vec![group], within).await;
+        Answers::of_writes(outcomes, within, |mut values| FromRedisValue::from_redis_value(values.pop()?).ok())
+    }
+
     /// Returns all fields of a hash.
     pub(super) async fn fields(&self, name: &str, within: Duration) -> Result<BTreeMap<String, String>, LinkError> {
         let fields = self.query(cmd("HGETALL").arg(name), within).await?;

@@ -14,6 +14,7 @@ mod link;
 mod manager;
 mod names;
 mod probe;
+mod spending;
 mod status;
 mod tier;
 mod writing;

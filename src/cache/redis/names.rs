@@ -34,6 +34,11 @@ impl Names {
         format!("{}purges", self.prefix)
     }
 
+    /// Returns the name of the hash of what all replicas have spent on a day, in days since the Unix epoch.
+    pub(super) fn spending(&self, day: u64) -> String {
+        format!("{}spending:{day}", self.prefix)
+    }
+
     /// Returns two names without values, for checks that Redis answers.
     pub(super) fn probes(&self) -> [String; 2] {
         ["a", "b"].map(|probe| format!("{}probe:{probe}", self.prefix))

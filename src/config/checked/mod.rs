@@ -2,12 +2,14 @@
 //!
 //! Fields name their keys. [`KEYS`](super::KEYS) describes them.
 
+mod budget;
 mod cache;
 mod egress;
 mod process;
 mod upstream;
 mod whole;
 
+pub use budget::{BudgetConfig, BudgetUnit, DailyLimits};
 pub use cache::{AuthConfig, CacheConfig, DiskConfig, LeaseMode, RedisConfig, RedisNode, Scope};
 pub use egress::EgressConfig;
 pub use process::{

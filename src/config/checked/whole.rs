@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{
-    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, DiskConfig, FallbackConfig, LimitsConfig,
-    LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig, TracesConfig,
-    UpstreamConfig,
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, DiskConfig, FallbackConfig,
+    LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig,
+    TracesConfig, UpstreamConfig,
 };
 use crate::config::{Effective, SavingsConfig};
 
@@ -44,6 +44,8 @@ pub struct Config {
     pub tls: Option<TlsConfig>,
     /// The ops port.
     pub admin: AdminConfig,
+    /// Limits of what a day may cost.
+    pub budget: BudgetConfig,
     /// Prices of tokens.
     pub savings: SavingsConfig,
     /// Logging.

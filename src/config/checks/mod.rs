@@ -3,6 +3,7 @@
 mod across;
 mod address;
 mod addresses;
+mod budget;
 mod cache;
 mod egress;
 mod headers;

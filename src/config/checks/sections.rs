@@ -9,7 +9,7 @@ use super::address::address;
 use super::egress::identity;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, cache, limits, savings, stores, traces, upstream};
+use super::{across, addresses, budget, cache, limits, savings, stores, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -36,6 +36,7 @@ fn read(reader: &mut Reader) -> Config {
     let upstream = upstream::upstream(reader);
     let cache = cache::cache(reader, &upstream);
     let memory = limits::memory(reader);
+    let savings = savings::savings(reader);
     Config {
         listen,
         admin_listen,
@@ -53,7 +54,8 @@ fn read(reader: &mut Reader) -> Config {
         memory,
         tls: identity(reader, "tls.cert_file", "tls.key_file"),
         admin: AdminConfig { token: header_secret(reader, "admin.token") },
-        savings: savings::savings(reader),
+        budget: budget::budget(reader, &savings),
+        savings,
         log: log(reader),
         traces: traces::traces(reader),
         reload: ReloadConfig { poll_every: reader.duration("reload.poll_every", &ANY_LENGTH) },

@@ -1,5 +1,6 @@
-//! The configuration keys: their type, and one table of them in five groups.
+//! The configuration keys: their type, and one table of them in six groups.
 
+mod budget;
 mod cache;
 mod key;
 mod observing;

@@ -85,6 +85,9 @@ const MODEL_KIND: &[LabelSet] = &[
     label::<TokenKind>("kind"),
 ];
 
+const BUDGET: &[LabelSet] =
+    &[LabelSet { name: "budget", values: &[] }, LabelSet { name: "cache_namespace", values: &[] }];
+
 /// Buckets from the duration of a memory hit to that of the longest call.
 const SECONDS: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
@@ -119,6 +122,14 @@ catalogue! {
         "The same tokens by requested model and namespace; beyond 64 such pairs, the rest is under other.");
     MODEL_COST: counter("vecho_model_cost_total", MODEL_KIND,
         "What these tokens cost, or would have cost, by savings.prices and in savings.currency.");
+    BUDGET_LIMIT: gauge("vecho_budget_limit", BUDGET,
+        "Limit of a day for each configured budget, by its key and namespace: tokens, or money in savings.currency.");
+    BUDGET_SPENT: gauge("vecho_budget_spent", BUDGET,
+        "What embeddings calls have cost since the day (UTC) began, of all replicas, by budget.");
+    BUDGET_REFUSED: counter("vecho_budget_refused_total", BUDGET,
+        "Fetches that were refused because a budget does not cover them, by budget.");
+    BUDGET_UNPRICED: counter("vecho_budget_unpriced_tokens_total", &[],
+        "Tokens of models without a price, which count at the highest price while money is limited.");
     BYPASS: counter("vecho_bypass_total", &[label::<Bypass>("reason")],
         "Embeddings requests that went through uncached, by reason.");
     REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],

@@ -164,7 +164,12 @@ impl Registrar<'_> {
     }
 
     pub(super) fn float_gauge(&self, family: &Family) -> prometheus::Gauge {
-        self.keep(GaugeVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
+        self.float_gauge_vec(family).with_label_values::<&str>(&[])
+    }
+
+    /// Like [`Registrar::float_counter_vec`], for gauges.
+    pub(super) fn float_gauge_vec(&self, family: &Family) -> GaugeVec {
+        self.keep(GaugeVec::new(opts(family), &names(family)))
     }
 
     /// Like [`Registrar::float_counter_vec`], with whole numbers.

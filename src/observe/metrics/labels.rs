@@ -90,6 +90,8 @@ labels! {
         Rejected = "rejected",
         /// An input is too long for its model (`limits.long_input`).
         LongInput = "long_input",
+        /// A budget of the day does not cover the request.
+        OverBudget = "over_budget",
         /// The request had `only-if-cached`, and not everything was cached.
         NotCached = "not_cached",
         /// The client disconnected before its response was complete.
@@ -101,7 +103,8 @@ labels! {
 
 impl Outcome {
     /// Returns true for outcomes that count in the error rate: the client got no answer because the upstream or vecho
-    /// lacked capacity. Requests that the upstream rejects do not count.
+    /// lacked capacity. Requests that the upstream rejects do not count, and neither do those that a budget rejects: it
+    /// does what its operator wants.
     pub const fn is_error(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Rejected)
     }
@@ -206,6 +209,8 @@ labels! {
         LongInput = "long_input",
         /// The request had `only-if-cached`, and not everything was cached.
         OnlyIfCached = "only_if_cached",
+        /// A budget of the day does not cover the request (`budget.tokens_per_day` and the like).
+        Budget = "budget",
         /// The ops port denied access.
         Forbidden = "forbidden",
     }

@@ -3,6 +3,7 @@
 //! There is no global registry: [`Metrics::new`] creates one, and each part receives its own handles. The handles are
 //! in groups, one per subject. Parts count by the methods of a group: `metrics.requests.rejected(reason)`.
 
+mod budget;
 mod cache;
 mod catalogue;
 mod connections;
@@ -26,6 +27,7 @@ mod traces;
 mod upstream;
 mod usage;
 
+pub use budget::{BudgetFigures, BudgetMetrics};
 pub use cache::CacheMetrics;
 pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
 pub use connections::ConnectionMetrics;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::{Registry, TEXT_FORMAT, TextEncoder};
 
+use super::budget::BudgetMetrics;
 use super::cache::CacheMetrics;
 use super::catalogue;
 use super::connections::ConnectionMetrics;
@@ -30,6 +31,8 @@ pub struct Metrics {
     pub requests: RequestMetrics,
     /// Answered inputs and their tokens.
     pub usage: UsageMetrics,
+    /// Budgets of embeddings calls.
+    pub budget: BudgetMetrics,
     /// Calls to the upstream.
     pub upstream: UpstreamMetrics,
     /// Size and state of each tier.
@@ -67,6 +70,7 @@ impl Metrics {
         Arc::new(Self {
             requests: RequestMetrics::new(&registrar),
             usage: UsageMetrics::new(&registrar),
+            budget: BudgetMetrics::new(&registrar),
             upstream: UpstreamMetrics::new(&registrar),
             tiers: TierMetrics::new(&registrar),
             cache: CacheMetrics::new(&registrar),

@@ -160,7 +160,7 @@ impl Proxy {
                 answer.source_counts.count(&self.metrics, &account);
                 Ok(Embedded { answer, labels: Arc::clone(account.named()), cut })
             }
-            FlowOutcome::Refused(failure) => Err(self.replies.refused(&failure).into()),
+            FlowOutcome::Refused(failure) => Err(self.no_answer(&failure).into()),
             FlowOutcome::NotCached => Err(self.not_cached().into()),
             FlowOutcome::PassThrough(Bypass::TooLarge) => Err(Unranked::NoRoom),
             FlowOutcome::PassThrough(Bypass::UnsteadyModel) => Err(Unranked::ModelChanged),

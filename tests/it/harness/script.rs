@@ -26,6 +26,9 @@ pub(crate) const LLAMA_INDEX: Script = Script { interpreter: "py/bin/python", fi
 pub(crate) const HAYSTACK: Script = Script { interpreter: "py/bin/python", file: "haystack_python.py" };
 /// The SDK of `LiteLLM`.
 pub(crate) const LITELLM: Script = Script { interpreter: "py/bin/python", file: "litellm_python.py" };
+/// The openai packages for Python at a spent budget.
+pub(crate) const BUDGET_PYTHON: Script = Script { interpreter: "py/bin/python", file: "budget.py" };
+pub(crate) const BUDGET_PYTHON_1: Script = Script { interpreter: "py1/bin/python", file: "budget.py" };
 /// Voyage's own client.
 pub(crate) const VOYAGE: Script = Script { interpreter: "py/bin/python", file: "voyage.py" };
 /// Mistral's own client.
@@ -66,6 +69,14 @@ impl Script {
         let mut command = Command::new(program);
         command.arg(file).env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", env!("CARGO_TARGET_TMPDIR")).env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// Returns the command for a program that is given as text, in the folder where Node finds its packages.
+    pub(crate) fn node(program: &str) -> Command {
+        let mut command = Command::new("node");
+        command.args(["--input-type=module", "--eval", program]).current_dir(installed().join("node"));
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command
     }
 

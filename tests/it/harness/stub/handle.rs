@@ -94,6 +94,11 @@ impl Stub {
         self.embedding_calls().iter().map(|call| call.inputs().len()).sum()
     }
 
+    /// Returns the tokens of all embeddings calls that it has answered, which it would bill.
+    pub(crate) fn billed_tokens(&self) -> u64 {
+        self.state.billed_tokens()
+    }
+
     /// Waits until this many calls have arrived in total.
     pub(crate) async fn arrived(&self, count: usize) {
         reach(&self.state.arrived, count, "calls arrived").await;

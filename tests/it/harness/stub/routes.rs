@@ -142,6 +142,7 @@ fn embeddings(state: &State, call: &Call, behaviour: &Behaviour) -> Reply {
         draft.answer_as(model, &read);
     }
     draft.apply(behaviour);
+    state.bill(read.tokens);
     let mut reply = draft.render();
     reply.set("openai-model", draft.model());
     reply

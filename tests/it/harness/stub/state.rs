@@ -36,6 +36,8 @@ pub(crate) struct State {
     /// Number of events that each stream may send.
     pub(crate) events: watch::Sender<usize>,
     pub(crate) uploaded_bytes: watch::Sender<usize>,
+    /// Tokens of all answered embeddings calls.
+    billed_tokens: AtomicU64,
     connections: AtomicU64,
     answers: AtomicU64,
 }
@@ -51,6 +53,7 @@ impl State {
             gate: Gate::default(),
             events: watch::Sender::new(usize::MAX),
             uploaded_bytes: watch::Sender::new(0),
+            billed_tokens: AtomicU64::new(0),
             connections: AtomicU64::new(0),
             answers: AtomicU64::new(0),
         }
@@ -62,6 +65,14 @@ impl State {
 
     pub(crate) fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn bill(&self, tokens: usize) {
+        self.billed_tokens.fetch_add(tokens as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn billed_tokens(&self) -> u64 {
+        self.billed_tokens.load(Ordering::Relaxed)
     }
 
     pub(crate) fn next_answer(&self) -> u64 {
