@@ -23,7 +23,7 @@ use crate::flow::{space_key, speaks_f32};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
 use crate::process::lines::{Line, NumberedLines};
-use crate::proxy::{path_model, read_origin};
+use crate::proxy::{CallerToken, path_model, read_origin};
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::tokens;
 use crate::wire::{Base64, EmbedRequest, Encoding, Expected, Input, InputKind, ReadAnswer, read_answer, read_request};
@@ -182,7 +182,8 @@ impl KeySettings {
 
     fn read<'a>(&self, line: &RequestLine<'a>) -> Result<BatchLine<'a>, String> {
         let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
-        let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
+        let token = CallerToken::described(&self.config, &self.headers);
+        let origin = read_origin(&self.config, &url, &self.headers, token).map_err(|error| error.to_string())?;
         let kind = classify_path(origin.uri.path());
         if kind == RouteKind::Other || line.method.as_deref().is_some_and(|method| method != Method::POST.as_str()) {
             return Err("it is no request for embeddings".to_owned());

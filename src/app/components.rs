@@ -81,6 +81,7 @@ impl Components {
             batcher: Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             accepted_credentials: AcceptedCredentials::default(),
+            proofs: SingleFlight::new(),
             rotation: Rotation::default(),
             throttled: throttled.clone(),
             tokenizer,

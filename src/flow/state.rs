@@ -37,6 +37,8 @@ pub struct Flow {
     pub spaces: Spaces,
     /// Credentials that the upstream has accepted.
     pub accepted_credentials: AcceptedCredentials,
+    /// Proofs of tokens in flight: the first request with a new token, for which others wait.
+    pub proofs: Arc<SingleFlight<()>>,
     /// Detects bearer tokens that rotate.
     pub rotation: Rotation,
     /// Limits the rate of repeated log lines.

@@ -21,6 +21,7 @@ mod request_guard;
 mod routes;
 mod service;
 mod similar;
+mod tokens;
 mod traced;
 
 pub use body::ReplyBody;
@@ -28,3 +29,4 @@ pub use controls::{BadControl, ReadControls, read_controls};
 pub use intake::{path_model, read_origin};
 pub use parts::Proxy;
 pub use routes::OWN_ROUTES;
+pub use tokens::CallerToken;

@@ -7,7 +7,7 @@ mod process;
 mod upstream;
 mod whole;
 
-pub use cache::{AuthConfig, CacheConfig, DiskConfig, RedisConfig, RedisNode, Scope};
+pub use cache::{AuthConfig, CacheConfig, CallerIdentity, DiskConfig, RedisConfig, RedisNode, Scope};
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };
