@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use super::advice::Advice;
 use crate::cache::Stack;
 use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
+use crate::flow::TokenClaims;
 use crate::process::connector::reachable;
 
 /// Addresses of the ports as they are bound.
@@ -84,7 +85,8 @@ pub fn payer(config: &Config) -> String {
 
 /// Returns warnings about settings that are valid but may be unintended, in the configuration and its environment.
 pub fn warnings(config: &Config, source: Option<&ConfigSource>) -> Vec<Advice> {
-    [open_key(config), ignored_proxy(config, source), mocks_by_default(config)].into_iter().flatten().collect()
+    let warnings = [open_key(config), expiring_key(config), ignored_proxy(config, source), mocks_by_default(config)];
+    warnings.into_iter().flatten().collect()
 }
 
 /// Returns the origin of the key that vecho holds, if it holds one.
@@ -107,6 +109,15 @@ fn open_key(config: &Config) -> Option<Advice> {
         let port = listen.port();
         Advice::new("key", message, format!("listen on 127.0.0.1:{port}, or let only your applications reach the port"))
     })
+}
+
+/// Warns about a key that is a token of an issuer: vecho does not renew it.
+fn expiring_key(config: &Config) -> Option<Advice> {
+    let origin = key_origin(config)?;
+    TokenClaims::read(config.upstream.api_key.as_ref()?.reveal())?;
+    let message = format!("the key that vecho holds ({origin}) is a token that expires, and vecho does not renew it");
+    let remedy = "let applications send their own tokens: remove it, and set auth.identity to token";
+    Some(Advice::new("key", message, remedy))
 }
 
 /// Warns about a proxy variable that is not used. The warning omits its value, which may contain a password.

@@ -88,11 +88,11 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> 
 /// create separate entries. Both cost only memory and never cause wrong answers.
 pub(super) fn answer_key(config: &Config, secret: &ProcessSecret, head: &request::Parts, body: &[u8]) -> Key {
     let mut key = KeyBuilder::of_process(secret);
-    // These headers are part of a token's credential, so a reply belongs to the whole of it.
-    let joins_token = |name: &HeaderName| config.auth.identity == CallerIdentity::Token && may_hold_secret(name);
+    let reads_tokens = config.auth.identity == CallerIdentity::Token;
     // One pass over the headers is cheaper than a look-up for each configured name.
     for (name, value) in &head.headers {
-        if chooses_answer(config, name) || joins_token(name) {
+        // A token is accepted together with all headers that may hold a credential.
+        if chooses_answer(config, name) || (reads_tokens && may_hold_secret(name)) {
             key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
     }

@@ -46,7 +46,7 @@ fn check_identity(reader: &mut Reader, config: &Config) {
     }
     if config.upstream.api_key.is_some() {
         let message = "token needs callers that send their own tokens to the upstream, which checks them, but \
-                       upstream.api_key replaces these tokens; remove the key (OPENAI_API_KEY sets it too)";
+                       upstream.api_key replaces these tokens; remove the key";
         reader.fault("auth.identity", message);
     }
     if !config.auth.credential_headers.contains(&AUTHORIZATION) {

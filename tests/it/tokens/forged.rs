@@ -181,3 +181,27 @@ async fn a_request_that_is_accepted_for_another_header_proves_nothing_about_its_
     assert_eq!(ask_as(&front, &good, "a").await.cache(), "hit");
     assert_eq!(front.calls(), 3);
 }
+
+/// With four requests under way, a further one is admitted only if it belongs to another caller.
+async fn is_admitted_beside(front: &Front, holder: &str, other: &str) -> bool {
+    front.stub.always(Behaviour::Gate);
+    let held: Vec<_> = (0..4).map(|number| ask(front, holder, &[&format!("held {number}")]).send_meanwhile()).collect();
+    front.reaches("vecho_requests_in_flight", 4.0).await;
+    front.stub.always(Behaviour::Normal);
+    let answer = ask_as(front, other, "a").await;
+    front.stub.release(8);
+    for request in held {
+        request.await.expect("it must end");
+    }
+    answer.status != 503
+}
+
+#[tokio::test]
+async fn limits_count_the_tokens_of_an_owner_as_one_caller_and_a_forged_one_as_another() {
+    for (holder, is_admitted) in [(token("me", 2), false), (forged("me"), true), (token("other", 1), true)] {
+        let (front, good) = started(&[("limits.max_requests", "4")]).await;
+        front.stub.accept_keys([&good, &token("me", 2)]);
+        ask_as(&front, &token("me", 2), "proof").await;
+        assert_eq!(is_admitted_beside(&front, &holder, &good).await, is_admitted, "{holder}");
+    }
+}
