@@ -131,6 +131,7 @@ async fn flow(
         batcher,
         spaces: Spaces::default(),
         accepted_credentials: AcceptedCredentials::default(),
+        proofs: SingleFlight::new(),
         rotation: Rotation::default(),
         spend: Arc::clone(spend),
         throttled: throttled.clone(),

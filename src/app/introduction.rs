@@ -4,7 +4,8 @@ use std::net::SocketAddr;
 
 use super::advice::Advice;
 use crate::cache::Stack;
-use crate::config::{Config, FallbackMode, Origin, UpstreamTarget};
+use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
+use crate::flow::TokenClaims;
 use crate::process::connector::reachable;
 
 /// Addresses of the ports as they are bound.
@@ -90,7 +91,8 @@ pub fn payer(config: &Config) -> String {
 
 /// Returns warnings about settings that are valid but may be unintended.
 pub fn warnings(config: &Config) -> Vec<Advice> {
-    [open_key(config), mocks_by_default(config), forgetful_budget(config)].into_iter().flatten().collect()
+    let warnings = [open_key(config), expiring_key(config), mocks_by_default(config), forgetful_budget(config)];
+    warnings.into_iter().flatten().collect()
 }
 
 /// Names the forward proxy of upstream calls, without its credentials, if there is one.
@@ -143,6 +145,15 @@ fn open_key(config: &Config) -> Option<Advice> {
         let port = listen.port();
         Advice::new("key", message, format!("listen on 127.0.0.1:{port}, or let only your applications reach the port"))
     })
+}
+
+/// Warns about a key that is a token of an issuer: vecho does not renew it.
+fn expiring_key(config: &Config) -> Option<Advice> {
+    let origin = key_origin(config)?;
+    TokenClaims::read(config.upstream.api_key.as_ref()?.reveal())?;
+    let message = format!("the key that vecho holds ({origin}) is a token that expires, and vecho does not renew it");
+    let remedy = "let applications send their own tokens: remove it, and set auth.identity to token";
+    Some(Advice::new("key", message, remedy))
 }
 
 fn mocks_by_default(config: &Config) -> Option<Advice> {

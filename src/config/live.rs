@@ -182,6 +182,7 @@ mod tests {
         ("redis.queue_mb", "7"),
         ("redis.lease", "7s"),
         ("auth.vouch_ttl", "7s"),
+        ("auth.identity", "token"),
         ("auth.credential_headers", "seven"),
         ("limits.max_header_bytes", "7777777"),
         ("limits.header_timeout", "7s"),

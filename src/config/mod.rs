@@ -25,8 +25,8 @@ mod values;
 mod words;
 
 pub use checked::{
-    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, BudgetUnit, CacheConfig, Config, DailyLimits,
-    DiskConfig, EgressConfig, FallbackConfig, FallbackMode, KeyHeader, LeaseMode, LimitsConfig, LogConfig,
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, BudgetUnit, CacheConfig, CallerIdentity, Config,
+    DailyLimits, DiskConfig, EgressConfig, FallbackConfig, FallbackMode, KeyHeader, LeaseMode, LimitsConfig, LogConfig,
     MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope, ShutdownConfig, TlsConfig, TracesConfig,
     UpstreamConfig, UpstreamEncoding, UpstreamTarget,
 };

@@ -61,6 +61,15 @@ impl Raw {
         self.settings.insert(key.name, RawSetting { value, origin });
     }
 
+    /// Leaves `OPENAI_API_KEY` to the application if the tokens of callers name them: vecho then holds no key.
+    pub(super) fn leave_application_key(&mut self) {
+        let is_token = self.get("auth.identity").is_some_and(|said| said.value.as_str() == Some("token"));
+        let is_applications = |said: &RawSetting| said.origin == Origin::Env("OPENAI_API_KEY".to_owned());
+        if is_token && self.get("upstream.api_key").is_some_and(is_applications) {
+            self.settings.remove("upstream.api_key");
+        }
+    }
+
     /// Reads the configuration file.
     pub(super) fn read_file(&mut self, path: &Path, text: &str) {
         let origin = Origin::File(path.to_owned());

@@ -1,6 +1,6 @@
 //! Words for the values of keys that take one of a few.
 
-use super::checked::{FallbackMode, Scope};
+use super::checked::{CallerIdentity, FallbackMode, Scope};
 
 impl FallbackMode {
     /// Returns the value of `fallback.mode`.
@@ -20,6 +20,16 @@ impl Scope {
             Self::Credential => "credential",
             Self::Proxy => "proxy",
             Self::Shared => "shared",
+        }
+    }
+}
+
+impl CallerIdentity {
+    /// Returns the value of `auth.identity`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Header => "header",
+            Self::Token => "token",
         }
     }
 }

@@ -15,8 +15,9 @@ const MAX_ROUNDS: usize = 3;
 impl Flow {
     /// Answers one request.
     pub async fn answer(self: &Arc<Self>, job: &EmbedJob<'_>) -> FlowOutcome {
-        let request = Request::new(self, job);
-        let Some(mut progress) = request.look_up().await else {
+        let mut request = Request::new(self, job);
+        let proof = request.prove_token().await;
+        let Some(mut progress) = request.begin(proof).await else {
             // Without memory for its vectors, the request still gets the upstream's own answer.
             return FlowOutcome::PassThrough(Bypass::TooLarge);
         };

@@ -6,9 +6,9 @@ use tokio::time::Instant;
 
 use super::Controls;
 use crate::cache::purges::Generation;
-use crate::config::Config;
+use crate::config::{Config, Scope};
 use crate::key::Key;
-use crate::learned::{AcceptedCredential, SpaceState};
+use crate::learned::{Acceptance, AcceptedCredential, SpaceState, TokenOwner};
 use crate::observe::traces::TraceContext;
 
 /// Facts that are fixed when the body of a request has been read. Nothing reads them a second time: there is one
@@ -50,4 +50,24 @@ pub(super) struct CallerKeys {
     /// Credential that the upstream must have accepted before stored vectors are served, if the configuration demands
     /// it. A success proves it.
     pub(super) accepted_credential: Option<AcceptedCredential>,
+    /// Owner of the bearer token, if its claims name the caller.
+    pub(super) owner: Option<TokenOwner>,
+}
+
+/// Longest time for which a token stays accepted, so one that never expires must prove itself again.
+const MAX_TOKEN_MS: u64 = 24 * 60 * 60 * 1_000;
+
+impl CallerKeys {
+    /// Returns the acceptance that a successful call at this time proves. A token stays accepted until it expires,
+    /// because it would only be renewed by then. In the shared scope it reads what others fetched, so each credential
+    /// must prove itself again after `auth.vouch_ttl`.
+    pub(super) fn acceptance(&self, config: &Config, now_ms: u64) -> Acceptance {
+        let vouch_ms = u64::try_from(config.auth.vouch_ttl.as_millis()).unwrap_or(u64::MAX);
+        let most_ms = match self.owner {
+            Some(_) if config.cache.scope != Scope::Shared => MAX_TOKEN_MS,
+            _ => vouch_ms,
+        };
+        let expires_ms = self.owner.map_or(u64::MAX, |owner| owner.expires_ms);
+        Acceptance { until_ms: now_ms.saturating_add(most_ms).min(expires_ms), owner: self.owner }
+    }
 }

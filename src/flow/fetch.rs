@@ -15,7 +15,7 @@ use crate::cache::{Found, LeaseEnd, Lookup, Record, Times};
 use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
 use crate::observe::logs::shorten_for_log;
-use crate::observe::metrics::InputSource;
+use crate::observe::metrics::{InputSource, TokenProof};
 use crate::process::pace::Pace;
 use crate::upstream::{Class, Failure, Fetched, Lane, Missing, OwnRequest, PieceResult, Report, Waiter};
 use crate::vector::packed::{Codec, Packed};
@@ -207,8 +207,11 @@ impl Fetch {
         self.flow.metrics.incidents().end(now_ms, &self.asked_model);
         // A success proves the credential, so stored vectors may be served to it until the proof expires.
         if let Some(accepted_credential) = self.caller.accepted_credential {
-            let until_ms = now_ms.saturating_add(millis(self.context.config.auth.vouch_ttl));
-            self.flow.accepted_credentials.accept(accepted_credential, until_ms, now_ms);
+            let acceptance = self.caller.acceptance(&self.context.config, now_ms);
+            let is_new = self.flow.accepted_credentials.accept(accepted_credential, acceptance, now_ms);
+            if is_new && self.caller.owner.is_some() {
+                self.flow.metrics.requests.token_proof(TokenProof::Accepted);
+            }
         }
         let (times, asked_model) = (self.times(now_ms), self.asked_as(&identity));
         let mut outdates_any = false;
@@ -326,6 +329,9 @@ impl Fetch {
                 let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
                 // A 401 concerns the key itself, so its acceptance is withdrawn for all models. A 403 may concern one
                 // model or one text, so it is withdrawn only for this model.
+                if matches!(status, 401 | 403) && self.caller.owner.is_some() {
+                    self.flow.metrics.requests.token_proof(TokenProof::Refused);
+                }
                 match (status, &self.caller.accepted_credential) {
                     (401, _) => self.flow.accepted_credentials.refuse(&self.caller.credential),
                     (403, Some(accepted_credential)) => self.flow.accepted_credentials.forbid(accepted_credential),

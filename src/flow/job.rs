@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, Uri};
 use super::RequestContext;
 use crate::config::{CacheConfig, Scope};
 use crate::key::{Key, KeyBuilder, Tag};
-use crate::learned::AcceptedCredential;
+use crate::learned::{AcceptedCredential, TokenOwner};
 use crate::upstream::{Charge, normal_path};
 use crate::wire::{EmbedRequest, Space};
 
@@ -32,8 +32,11 @@ pub struct RequestOrigin<'a> {
     pub uri: Uri,
     /// Hash of the credential that is sent to the upstream.
     pub credential: Key,
-    /// Hash of the credential that the caller sent, without the headers that select a provider.
+    /// Hash of the credential that the caller sent, without the headers that select a provider. For a token that the
+    /// upstream has accepted, it is the hash of its owner.
     pub caller: Key,
+    /// Owner of the bearer token, if its claims name the caller.
+    pub owner: Option<TokenOwner>,
     /// The caller's namespace, if it has one.
     pub namespace: Option<&'a [u8]>,
     /// Key of the callers that share stored vectors with this one.

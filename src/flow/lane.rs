@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
-use http::header::CONTENT_TYPE;
+use http::header::{AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::model_key;
 use super::request::Request;
-use crate::key::{KeyBuilder, Tag};
+use crate::key::{Key, KeyBuilder, Tag};
+use crate::learned::TokenOwner;
 use crate::upstream::{Lane, LaneProperties, deployment, forwardable};
 use crate::wire::{Base64, RequestForm};
 
@@ -39,28 +40,14 @@ impl Request<'_> {
         let (request, origin) = (&self.job.request, &self.job.origin);
         // A call for several requests sends a list, so single inputs and lists share a lane.
         let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
-        let mut id = KeyBuilder::new(None);
-        id.part(Tag::Scope, self.space.key.as_bytes())
-            .part(Tag::Scope, origin.credential.as_bytes())
-            .part(Tag::Encoding, &form.to_bytes())
-            .part(Tag::Control, request.kind().name().as_bytes());
-        // A call has only one `user`, so requests of different users never share it.
-        if let Some(user) = &request.user {
-            id.part(Tag::User, user.as_bytes());
-        }
         let mut headers = forwardable(origin.headers, self.context().config.upstream.api_key.is_some());
-        // Any other header may change the answer, so requests that differ in it need separate calls.
-        for (name, value) in headers.iter().filter(|(name, _)| !is_noise(name.as_str())) {
-            id.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
-        }
         let plain = HeaderValue::from_static("application/json");
-        let content_type = origin.headers.get(CONTENT_TYPE).cloned().unwrap_or_else(|| plain.clone());
-        if content_type != plain {
-            id.part(Tag::HeaderName, CONTENT_TYPE.as_str().as_bytes());
-            id.part(Tag::HeaderValue, content_type.as_bytes());
-        }
         // `forwardable` leaves out `content-type` with the other headers of the body.
-        headers.insert(CONTENT_TYPE, content_type);
+        headers.insert(CONTENT_TYPE, origin.headers.get(CONTENT_TYPE).cloned().unwrap_or(plain));
+        let id = self.lane_key(form, &headers, None);
+        // Tokens of one owner are never sent for one another, but their calls meet the same limits.
+        let owner = self.caller.owner.filter(|_| self.trusted);
+        let learns_as = owner.map_or(id, |owner| self.lane_key(form, &headers, Some(owner)));
         let properties = LaneProperties {
             uri: origin.uri.clone(),
             headers,
@@ -77,7 +64,28 @@ impl Request<'_> {
             base64: self.known_base64(),
             is_known: self.speaks_f32,
         };
-        Lane { id: id.finish(), properties: Arc::new(properties) }
+        Lane { id, learns_as, properties: Arc::new(properties) }
+    }
+
+    /// Returns the hash of everything that a call has once. `owner` takes the place of its token.
+    fn lane_key(&self, form: RequestForm, headers: &HeaderMap, owner: Option<TokenOwner>) -> Key {
+        let (request, origin) = (&self.job.request, &self.job.origin);
+        let credential = owner.map_or(origin.credential, |owner| owner.key);
+        let mut key = KeyBuilder::new(None);
+        key.part(Tag::Scope, self.space.key.as_bytes())
+            .part(Tag::Scope, credential.as_bytes())
+            .part(Tag::Encoding, &form.to_bytes())
+            .part(Tag::Control, request.kind().name().as_bytes());
+        // A call has only one `user`, so requests of different users never share it.
+        if let Some(user) = &request.user {
+            key.part(Tag::User, user.as_bytes());
+        }
+        // Any other header may change the answer, so requests that differ in it need separate calls.
+        let is_left_out = |name: &HeaderName| is_noise(name.as_str()) || (owner.is_some() && *name == AUTHORIZATION);
+        for (name, value) in headers.iter().filter(|(name, _)| !is_left_out(name)) {
+            key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
+        }
+        key.finish()
     }
 
     fn asked_dimension(&self) -> Option<usize> {

@@ -45,7 +45,12 @@ impl<'a> Request<'a> {
             job,
             plan: Plan::new(job.request.inputs.iter().map(|input| input.key(&key))),
             space: SpaceSnapshot { key, space_state, replacements, generation },
-            caller: CallerKeys { credential: job.origin.credential, caller: job.origin.caller, accepted_credential },
+            caller: CallerKeys {
+                credential: job.origin.credential,
+                caller: job.origin.caller,
+                accepted_credential,
+                owner: job.origin.owner,
+            },
             // A fetch that completes after this point may have stored a key that the look-up misses.
             completions_before: flow.single_flight.completions(),
             trusted: accepted_credential.is_none_or(|accepted_credential| {
@@ -88,11 +93,15 @@ impl<'a> Request<'a> {
         Some(())
     }
 
-    /// Returns the expected dimension of the vectors: that of the space, the requested one, or a usual one.
+    /// Returns the expected dimension of the vectors: that of the space, the requested one, or a usual one. A forged
+    /// token learns nothing of the space, not even from a mock.
     pub(super) fn expected_dimension(&self) -> usize {
         let space = &self.job.request.space;
-        let known = self.space.space_state.identity().map(|identity| identity.dimension);
-        known
+        let may_know = self.trusted || self.caller.owner.is_none();
+        let known = || self.space.space_state.identity().map(|identity| identity.dimension);
+        may_know
+            .then(known)
+            .flatten()
             .or(space.dimensions.map(|dimensions| dimensions as usize))
             .or_else(|| mock::usual_dimension(space.model_name()))
             .unwrap_or(self.context().config.fallback.mock_dimensions)

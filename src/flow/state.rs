@@ -39,6 +39,8 @@ pub struct Flow {
     pub spaces: Spaces,
     /// Credentials that the upstream has accepted.
     pub accepted_credentials: AcceptedCredentials,
+    /// Proofs of tokens in flight: the first request with a new token, for which others wait.
+    pub proofs: Arc<SingleFlight<()>>,
     /// Detects bearer tokens that rotate.
     pub rotation: Rotation,
     /// Counts what calls cost, and refuses those that no budget covers.

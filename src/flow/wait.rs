@@ -22,7 +22,7 @@ use crate::upstream::{Class, Failure, OwnRequest, UnavailableReason, request_id}
 
 /// Table of fetches in which an input is retried after a fetch that another request led has failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum RetryMode {
+pub(super) enum RetryMode {
     /// A table of this request alone, because the other request may have caused the failure.
     Private,
     /// The table of all requests, because only the deadline of the other request had passed.
@@ -47,7 +47,7 @@ impl Request<'_> {
 
     /// Fetches some keys, through a private table or the one shared with other callers. Returns the places to retry,
     /// because another request may have caused their failure.
-    async fn fetch_places(
+    pub(super) async fn fetch_places(
         &self,
         places: &[usize],
         is_private: bool,
@@ -190,15 +190,20 @@ impl Request<'_> {
 
     /// Logs one warning about bearer tokens that rotate. Only requests that fetch come here, so hits do not pay for it.
     fn watch_token(&self) {
-        if self.context().config.cache.scope != Scope::Credential || !self.flow.rotation.note(self.job.origin.headers) {
+        // A token with an owner begins with the entries of the earlier ones.
+        if self.context().config.cache.scope != Scope::Credential || self.caller.owner.is_some() {
             return;
         }
+        let Some(kind) = self.flow.rotation.note(self.job.origin.headers) else {
+            return;
+        };
         self.flow.metrics.requests.rotating_credentials.inc();
         // One line for each process suffices; the counter has the number of owners.
         if self.flow.metrics.requests.rotating_credentials.get() == 1 {
             tracing::warn!(
                 "bearer tokens with the same claims, or of the same kind, rotate: in scope credential each new token \
-                 begins with an empty cache; cache.scope = \"shared\" keeps it, and the upstream still checks each token"
+                 begins with an empty cache; {} keeps it, and the upstream still checks each token",
+                kind.remedy()
             );
         }
     }

@@ -34,6 +34,12 @@ pub enum Tag {
     Control = 15,
     /// Value of the `user` field.
     User = 14,
+    /// Name of a claim of a bearer token.
+    Claim = 16,
+    /// Text of a claim.
+    ClaimText = 17,
+    /// Number of the texts of a claim that is a list, as eight little-endian bytes.
+    ClaimTexts = 18,
 }
 
 /// Tag and length in front of the bytes of a part.

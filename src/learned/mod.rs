@@ -4,5 +4,5 @@
 mod credentials;
 mod spaces;
 
-pub use credentials::{AcceptedCredential, AcceptedCredentials};
+pub use credentials::{Acceptance, AcceptedCredential, AcceptedCredentials, TokenOwner};
 pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, TokenCounting};

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use http::{HeaderMap, HeaderName};
 
 use super::callers::{CallerBucket, Callers};
+use crate::key::Key;
 use crate::observe::metrics::{Metrics, Rejection};
 use crate::upstream::Charge;
 
@@ -59,11 +60,11 @@ impl AdmissionLimit {
         Self(budget)
     }
 
-    /// Admits a request with these headers if its caller is within the limits.
-    pub(super) fn admit(&self, headers: &HeaderMap) -> Result<Admission, Rejection> {
+    /// Admits a request with these headers if its caller is within the limits. `owner` is the known owner of its token.
+    pub(super) fn admit(&self, headers: &HeaderMap, owner: Option<Key>) -> Result<Admission, Rejection> {
         let budget = &self.0;
         // The limit of a caller depends on its requests, so this request is counted before the check.
-        let caller = budget.callers.enter(headers);
+        let caller = budget.callers.enter(headers, owner);
         if !take(&budget.requests, 1, budget.callers.most_requests(caller, budget.bounds.max_requests)) {
             budget.callers.leave(caller);
             return Err(Rejection::Requests);
@@ -216,7 +217,7 @@ mod tests {
     #[test]
     fn the_reservation_of_a_reply_replaces_that_of_its_request() {
         let limit = limit();
-        let mut admission = limit.admit(&of("a")).expect("there is room");
+        let mut admission = limit.admit(&of("a"), None).expect("there is room");
         assert!(admission.reserve(600));
         let work = admission.share();
         drop(work);
@@ -232,7 +233,7 @@ mod tests {
     #[test]
     fn work_that_outlives_its_request_keeps_the_shared_reservation() {
         let limit = limit();
-        let mut admission = limit.admit(&of("a")).expect("there is room");
+        let mut admission = limit.admit(&of("a"), None).expect("there is room");
         assert!(admission.reserve(600));
         let work = admission.share();
         drop(admission);
@@ -244,7 +245,8 @@ mod tests {
     #[test]
     fn a_small_reply_may_exceed_the_bound_and_a_large_one_may_not() {
         let limit = limit();
-        let [mut one, mut other] = [limit.admit(&of("a")), limit.admit(&of("a"))].map(|it| it.expect("there is room"));
+        let [mut one, mut other] =
+            [limit.admit(&of("a"), None), limit.admit(&of("a"), None)].map(|it| it.expect("there is room"));
         assert!(one.reserve(600) && other.reserve(200) && !other.reserve(1));
         assert!(other.has_room(0) && !other.has_room(1));
         assert!(other.hold_reply(OVERDRAFT_BYTES));
@@ -256,25 +258,25 @@ mod tests {
     #[test]
     fn a_fetch_that_outlives_its_request_leaves_the_reserve_to_other_callers() {
         let limit = limit();
-        let mut admission = limit.admit(&of("a")).expect("there is room");
+        let mut admission = limit.admit(&of("a"), None).expect("there is room");
         assert!(admission.reserve(800));
         let _work = admission.share();
         drop(admission);
-        let mut other = limit.admit(&of("b")).expect("there is room");
+        let mut other = limit.admit(&of("b"), None).expect("there is room");
         assert!(other.reserve(100) && !other.reserve(1));
     }
 
     #[test]
     fn refused_and_ended_requests_do_not_count_for_their_caller() {
         let limit = limit();
-        let mut admissions: Vec<_> = (0..2).map(|_| limit.admit(&of("a")).expect("there is room")).collect();
+        let mut admissions: Vec<_> = (0..2).map(|_| limit.admit(&of("a"), None).expect("there is room")).collect();
         assert!(admissions[0].reserve(700));
-        assert_eq!(limit.admit(&of("a")).err(), Some(Rejection::Requests));
+        assert_eq!(limit.admit(&of("a"), None).err(), Some(Rejection::Requests));
         drop(admissions);
         let callers = &limit.0.callers;
-        let other = callers.enter(&of("b"));
+        let other = callers.enter(&of("b"), None);
         assert_eq!(callers.most_bytes(other, 800, 800), 800, "it is alone");
-        let again = callers.enter(&of("a"));
+        let again = callers.enter(&of("a"), None);
         assert_eq!(callers.most_bytes(again, 400, 800), 900, "it holds nothing");
     }
 }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use http::{HeaderMap, HeaderName};
 
+use crate::key::Key;
+
 /// Number of hash buckets for callers. Callers in the same bucket count as one. All buckets together take 256 KiB.
 const PLACES: usize = 16_384;
 
@@ -42,9 +44,10 @@ impl Callers {
         Self { credential_headers, secret, places, active: AtomicUsize::new(0) }
     }
 
-    /// Counts a request of the caller that sent these headers. Each call needs a matching [`Callers::leave`].
-    pub(super) fn enter(&self, headers: &HeaderMap) -> CallerBucket {
-        let caller = self.of(headers);
+    /// Counts a request of the caller that sent these headers. A known owner of its token is the caller, whatever the
+    /// headers are. Each call needs a matching [`Callers::leave`].
+    pub(super) fn enter(&self, headers: &HeaderMap, owner: Option<Key>) -> CallerBucket {
+        let caller = owner.map_or_else(|| self.of(headers), |owner| self.of_owner(&owner));
         self.places[caller.0].requests.fetch_add(1, Relaxed);
         self.join(caller);
         caller
@@ -113,8 +116,18 @@ impl Callers {
                 value.as_bytes().hash(&mut hasher);
             }
         }
-        CallerBucket(usize::try_from(hasher.finish() % PLACES as u64).unwrap_or(0))
+        bucket(&hasher)
     }
+
+    fn of_owner(&self, owner: &Key) -> CallerBucket {
+        let mut hasher = self.secret.build_hasher();
+        owner.hash(&mut hasher);
+        bucket(&hasher)
+    }
+}
+
+fn bucket(hasher: &impl Hasher) -> CallerBucket {
+    CallerBucket(usize::try_from(hasher.finish() % PLACES as u64).unwrap_or(0))
 }
 
 #[cfg(test)]
@@ -146,7 +159,7 @@ mod tests {
     fn a_single_caller_may_use_the_whole_limit() {
         let (callers, headers) = callers(&["a"]);
         for _ in 0..100 {
-            let caller = callers.enter(&headers[0]);
+            let caller = callers.enter(&headers[0], None);
             assert_eq!(callers.most_requests(caller, 80), 80);
             assert_eq!(callers.most_bytes(caller, 1_000, 800), 800);
         }
@@ -155,9 +168,9 @@ mod tests {
     #[test]
     fn heavy_callers_leave_a_reserve_that_light_callers_may_use() {
         let (callers, headers) = callers(&["a", "b"]);
-        let much: Vec<CallerBucket> = (0..80).map(|_| callers.enter(&headers[0])).collect();
+        let much: Vec<CallerBucket> = (0..80).map(|_| callers.enter(&headers[0], None)).collect();
         callers.hold(much[0], 700);
-        let little = callers.enter(&headers[1]);
+        let little = callers.enter(&headers[1], None);
         assert_eq!((callers.most_requests(much[0], 80), callers.most_requests(little, 80)), (70, 90));
         assert_eq!((callers.most_bytes(much[0], 1, 800), callers.most_bytes(little, 400, 800)), (700, 900));
         assert_eq!(callers.most_bytes(little, 401, 800), 700, "more than half is much");
@@ -173,8 +186,8 @@ mod tests {
     #[test]
     fn the_smallest_limit_has_a_reserve() {
         let (callers, headers) = callers(&["a", "b"]);
-        let first = callers.enter(&headers[0]);
-        let second = callers.enter(&headers[1]);
+        let first = callers.enter(&headers[0], None);
+        let second = callers.enter(&headers[1], None);
         assert_eq!((callers.most_requests(first, 1), callers.most_requests(second, 1)), (2, 2));
     }
 

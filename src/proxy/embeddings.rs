@@ -51,7 +51,8 @@ impl Proxy {
     }
 
     async fn answer(&self, miss: Box<Miss<'_>>, mut admission: Admission) -> Finished {
-        let origin = match read_origin(&miss.received.context.config, &miss.head.uri, &miss.head.headers) {
+        let (config, headers) = (&miss.received.context.config, &miss.head.headers);
+        let origin = match read_origin(config, &miss.head.uri, headers, self.token(config, headers)) {
             Ok(origin) => origin,
             Err(error) => return self.refuse_path(error),
         };

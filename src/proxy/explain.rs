@@ -7,8 +7,9 @@ use serde_json::{Value, json};
 use super::Proxy;
 use super::controls::read_controls;
 use super::intake::{body_codings, path_model, read_origin};
+use super::tokens::CallerToken;
 use crate::cache::{Found, Lookup};
-use crate::config::Config;
+use crate::config::{CallerIdentity, Config};
 use crate::flow::{RequestOrigin, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::observe::traces::TraceContext;
@@ -23,7 +24,7 @@ impl Proxy {
         let config = self.live.load();
         let described = async {
             let described = self.described(&config, path, (headers, body)).await?;
-            let origin = described.origin(&config, headers)?;
+            let origin = described.origin(&config, headers, self.token(&config, headers))?;
             Ok(self.explain_request(&config, &described.request(&config)?, &origin).await)
         };
         let mut explained = described.await.unwrap_or_else(|refusal| refusal);
@@ -44,7 +45,7 @@ impl Proxy {
         (headers, body): (&HeaderMap, &Bytes),
     ) -> Result<Described, Value> {
         let uri = path.parse::<Uri>().map_err(|_| refusal("bad_path", "the path is not one"))?;
-        let kind = classify_path(origin(config, &uri, headers)?.uri.path());
+        let kind = classify_path(origin(config, &uri, headers, None)?.uri.path());
         if kind == RouteKind::Other {
             let message = "requests to this path pass through unchanged: it is not an embeddings path";
             return Err(refusal_of(&BypassCause::other_path(uri.path()), message));
@@ -103,6 +104,7 @@ impl Proxy {
             "dimensions": request.space.dimensions,
             "fields": fields(request),
             "credential_accepted": vouched,
+            "identity": if origin.owner.is_some() { CallerIdentity::Token } else { CallerIdentity::Header }.name(),
             "failed_requests": self.flow.batcher.health().failures(&model_key(&origin.uri, &request.space)),
             "inputs": inputs,
         });
@@ -145,8 +147,13 @@ pub(super) struct Described {
 
 impl Described {
     /// Returns the caller, the scope and the upstream address that these headers give.
-    pub(super) fn origin<'h>(&self, config: &Config, headers: &'h HeaderMap) -> Result<RequestOrigin<'h>, Value> {
-        origin(config, &self.uri, headers)
+    pub(super) fn origin<'h>(
+        &self,
+        config: &Config,
+        headers: &'h HeaderMap,
+        token: Option<CallerToken>,
+    ) -> Result<RequestOrigin<'h>, Value> {
+        origin(config, &self.uri, headers, token)
     }
 
     /// Parses the body. Returns the reason if the request would pass through.
@@ -162,8 +169,13 @@ impl Described {
     }
 }
 
-fn origin<'h>(config: &Config, uri: &Uri, headers: &'h HeaderMap) -> Result<RequestOrigin<'h>, Value> {
-    read_origin(config, uri, headers).map_err(|error| refusal("uri_too_long", &error.to_string()))
+fn origin<'h>(
+    config: &Config,
+    uri: &Uri,
+    headers: &'h HeaderMap,
+    token: Option<CallerToken>,
+) -> Result<RequestOrigin<'h>, Value> {
+    read_origin(config, uri, headers, token).map_err(|error| refusal("uri_too_long", &error.to_string()))
 }
 
 fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Value {

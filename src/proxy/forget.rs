@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::Proxy;
 use super::controls::NAMESPACE;
 use super::explain::refusal;
+use super::tokens::CallerToken;
 use crate::cache::ForgetOrder;
 use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
 use crate::config::Config;
@@ -32,7 +33,8 @@ impl Proxy {
         }
         let mut keys = HashSet::new();
         for headers in &scopes {
-            let origin = described.origin(&config, headers)?;
+            let token = CallerToken::described(&config, headers);
+            let origin = described.origin(&config, headers, token)?;
             let space = space_key(&origin.scope, &origin.uri, &request.space);
             keys.extend(request.inputs.iter().map(|input| input.key(&space)));
         }

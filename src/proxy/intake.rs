@@ -5,24 +5,49 @@ use http::uri::PathAndQuery;
 use http::{Uri, request};
 
 use super::controls::{NAMESPACE, namespace};
-use crate::config::{Config, Scope, UpstreamTarget};
+use super::tokens::CallerToken;
+use crate::config::{CallerIdentity, Config, Scope, UpstreamTarget};
 use crate::flow::{RequestOrigin, join_headers, scope_key};
 use crate::key::{Key, KeyBuilder, ProcessSecret, Tag};
-use crate::upstream::{RouteKind, UriTooLong, named_by_connection, upstream_uri};
+use crate::upstream::{RouteKind, UriTooLong, may_hold_secret, named_by_connection, upstream_uri};
 use crate::wire::{Bypass, Coding, PathModel, content_codings};
 
-/// Reads the caller, the scope and the upstream address of a request. Its controls must already be checked.
-pub fn read_origin<'a>(config: &Config, uri: &Uri, headers: &'a HeaderMap) -> Result<RequestOrigin<'a>, UriTooLong> {
-    let (credential, namespace) = (credential_key(config, headers), namespace(headers));
+/// Reads the caller, the scope and the upstream address of a request. Its controls must already be checked. A token
+/// whose claims name the caller stands for the credential headers.
+pub fn read_origin<'a>(
+    config: &Config,
+    uri: &Uri,
+    headers: &'a HeaderMap,
+    token: Option<CallerToken>,
+) -> Result<RequestOrigin<'a>, UriTooLong> {
+    let uri = target_uri(config, uri)?;
+    let namespace = namespace(headers);
+    let scope_of = |credential: &Key| scope_key(&config.cache, credential, namespace, headers);
+    if let Some(CallerToken { credential, owner, is_accepted }) = token {
+        return Ok(RequestOrigin {
+            uri,
+            credential,
+            // A token that the upstream has not accepted may be forged, so it takes no share of its owner's limits.
+            caller: if is_accepted { owner.key } else { credential },
+            owner: Some(owner),
+            namespace,
+            scope: scope_of(&owner.key),
+            // In this scope, entries are served without any credential.
+            needs_acceptance: config.cache.scope != Scope::Proxy,
+            headers,
+        });
+    }
+    let credential = credential_key(config, headers);
     // A caller that names several providers is still one caller, as it is for the admission limit.
     let caller = if config.cache.key_headers.is_empty() { credential } else { caller_key(config, headers).finish() };
     Ok(RequestOrigin {
-        uri: target_uri(config, uri)?,
+        uri,
         // With vecho's own key, all callers are the same to the upstream.
         credential: if config.upstream.api_key.is_some() { KeyBuilder::new(None).finish() } else { credential },
         caller,
+        owner: None,
         namespace,
-        scope: scope_key(&config.cache, &credential, namespace, headers),
+        scope: scope_of(&credential),
         needs_acceptance: needs_acceptance(config),
         headers,
     })
@@ -63,9 +88,11 @@ pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> 
 /// create separate entries. Both cost only memory and never cause wrong answers.
 pub(super) fn answer_key(config: &Config, secret: &ProcessSecret, head: &request::Parts, body: &[u8]) -> Key {
     let mut key = KeyBuilder::of_process(secret);
+    let reads_tokens = config.auth.identity == CallerIdentity::Token;
     // One pass over the headers is cheaper than a look-up for each configured name.
     for (name, value) in &head.headers {
-        if chooses_answer(config, name) {
+        // A token is accepted together with all headers that may hold a credential.
+        if chooses_answer(config, name) || (reads_tokens && may_hold_secret(name)) {
             key.part(Tag::HeaderName, name.as_str().as_bytes()).part(Tag::HeaderValue, value.as_bytes());
         }
     }

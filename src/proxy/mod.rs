@@ -22,6 +22,7 @@ mod request_guard;
 mod routes;
 mod service;
 mod similar;
+mod tokens;
 mod traced;
 
 pub use body::ReplyBody;
@@ -29,3 +30,4 @@ pub use controls::{BadControl, ReadControls, read_controls};
 pub use intake::{path_model, read_origin};
 pub use parts::Proxy;
 pub use routes::OWN_ROUTES;
+pub use tokens::CallerToken;

@@ -42,7 +42,8 @@ impl Proxy {
             // A request that is dropped from here on is recorded as cancelled.
             let mut guard = RequestGuard::begin(&self.metrics, route, span);
             // Admission comes before the body is read, so a refused request takes no memory.
-            let finished = match self.admission_limit.admit(&head.headers) {
+            let owner = self.accepted_owner(&config, &head.headers);
+            let finished = match self.admission_limit.admit(&head.headers, owner) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if let Some(similar) = similar => {
                     let request = Request::from_parts(head, body);

@@ -17,7 +17,7 @@ use super::job::{BodyForm, CallJob};
 use super::memory_budget::MemoryBudget;
 use super::permit::{CallPermit, Claim, Permits};
 use super::piece::{Missing, Piece, Report, Waiter, fail};
-use super::sizing::{Load, PartTurn, Sizes};
+use super::sizing::{LaneSize, Load, PartTurn, Sizes};
 use super::{Answered, CallExecutor, Failure, LaneProperties, SpaceHealth, UnavailableReason};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
@@ -30,12 +30,16 @@ use crate::wire::{Input, RequestForm, write_request};
 pub struct Lane {
     /// Hash of everything that must be equal within one call.
     pub id: Key,
+    /// Lanes with the same hash here learn together how large and how many calls may be. It differs from the id if
+    /// several tokens have one owner.
+    pub learns_as: Key,
     /// The values behind the hash, which every call of the lane is made from.
     pub properties: Arc<LaneProperties>,
 }
 
 /// Queue of one lane. It exists only while it has content.
 struct LaneQueue {
+    size: Arc<LaneSize>,
     properties: Arc<LaneProperties>,
     pieces: VecDeque<Piece>,
 }
@@ -127,10 +131,13 @@ impl Batcher {
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
+        let size = self.sizes.of(lane.learns_as);
         let mut queues = lock(&self.queues);
-        let queue = queues
-            .entry(lane.id)
-            .or_insert_with(|| LaneQueue { properties: Arc::clone(&lane.properties), pieces: VecDeque::new() });
+        let queue = queues.entry(lane.id).or_insert_with(|| LaneQueue {
+            size,
+            properties: Arc::clone(&lane.properties),
+            pieces: VecDeque::new(),
+        });
         queue.pieces.push_back(piece);
     }
 
@@ -166,10 +173,9 @@ impl Batcher {
     /// call, or merged with other pieces that fit. Drops pieces that have waited too long.
     fn take(&self, id: &Key, caller: Key) -> Option<Taken> {
         let (config, now) = (self.live.load(), Instant::now());
-        let lane = self.sizes.of(*id);
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(id)?;
-        let properties = Arc::clone(&queue.properties);
+        let (lane, properties) = (Arc::clone(&queue.size), Arc::clone(&queue.properties));
         let bounds = lane.bounds(&config.batch, properties.is_known);
         let (mut expired, mut is_cut) = (Vec::new(), false);
         queue.bring_forward(caller);

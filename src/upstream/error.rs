@@ -229,7 +229,7 @@ impl Failure {
 
     /// Returns true if the caller is refused regardless of its request, because of its credential or its quota. Status
     /// 403 does not count, because services also refuse texts with it.
-    fn concerns_the_caller(&self) -> bool {
+    pub fn concerns_the_caller(&self) -> bool {
         let statuses = [StatusCode::UNAUTHORIZED, StatusCode::TOO_MANY_REQUESTS];
         self.reply.as_ref().is_some_and(|reply| statuses.contains(&reply.status))
     }

@@ -83,6 +83,16 @@ const MAX_SHOWN_LINES: usize = 88;
 /// Number of headers that an answer of ours adds to those of a call.
 const OWN_HEADERS: usize = 8;
 
+/// Parts of the names of headers that hold secrets, or say by which secret a caller was recognised.
+const SECRET_WORDS: [&str; 9] =
+    ["auth", "cert", "cookie", "credential", "key", "secret", "session", "signature", "token"];
+
+/// Returns true if a header may hold a credential for the upstream, judged by its name.
+pub fn may_hold_secret(name: &HeaderName) -> bool {
+    let is_sent = || !is_hop_by_hop(name) && !REWRITTEN.contains(name);
+    SECRET_WORDS.iter().any(|word| name.as_str().contains(word)) && is_sent()
+}
+
 /// Returns true if a header belongs to one connection.
 pub fn is_hop_by_hop(name: &HeaderName) -> bool {
     HOP_BY_HOP.contains(&name.as_str())

@@ -55,7 +55,11 @@ async fn rotating_bearer_tokens_cause_one_warning_and_are_never_logged() {
     let (client, url) = (Client::new(), format!("{}/embeddings", vecho.base_url()));
     let send = async |subject: &str, hour: u32| {
         let claims = json!({"iss": "https://issuer", "sub": subject, "aud": "a", "exp": hour}).to_string();
-        let token = format!("e30.{}.signatureThatIsSecret{hour}", URL_SAFE_NO_PAD.encode_to_string(claims));
+        let token = format!(
+            "{}.{}.signatureThatIsSecret{hour}",
+            URL_SAFE_NO_PAD.encode_to_string(r#"{"alg":"RS256"}"#),
+            URL_SAFE_NO_PAD.encode_to_string(claims)
+        );
         let mut request = post(&url, &json!({"model": "tiny", "input": "the same"}));
         request.headers_mut().insert("authorization", format!("Bearer {token}").parse().expect("legal"));
         client.send(request).await.expect("an answer")

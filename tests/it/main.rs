@@ -72,6 +72,7 @@ mod similar;
 mod stopping;
 mod the_stub;
 mod tls;
+mod tokens;
 mod traces;
 mod upstream;
 mod usage;

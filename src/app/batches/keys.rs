@@ -6,7 +6,7 @@ use super::lines::RequestLine;
 use crate::config::Config;
 use crate::flow::space_key;
 use crate::key::Key;
-use crate::proxy::{path_model, read_origin};
+use crate::proxy::{CallerToken, path_model, read_origin};
 use crate::upstream::{RouteKind, classify_path};
 use crate::wire::{EmbedRequest, read_request};
 
@@ -51,7 +51,8 @@ impl KeySettings {
 
     pub(super) fn read<'a>(&self, line: &RequestLine<'a>) -> Result<BatchLine<'a>, String> {
         let url: Uri = line.url.parse().map_err(|_| "its url is not one")?;
-        let origin = read_origin(&self.config, &url, &self.headers).map_err(|error| error.to_string())?;
+        let token = CallerToken::described(&self.config, &self.headers);
+        let origin = read_origin(&self.config, &url, &self.headers, token).map_err(|error| error.to_string())?;
         let kind = classify_path(origin.uri.path());
         if kind == RouteKind::Other || line.method.as_deref().is_some_and(|method| method != Method::POST.as_str()) {
             return Err("it is no request for embeddings".to_owned());

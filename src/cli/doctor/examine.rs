@@ -5,7 +5,7 @@ use tokio::runtime::Builder;
 
 use super::check::{CheckResult, CheckVerdict};
 use super::options::DoctorOptions;
-use super::{call, clock, configuration, disk, environment, limits, ports, redis_tier, upstream};
+use super::{call, clock, configuration, disk, environment, limits, ports, redis_tier, tokens, upstream};
 use crate::cli::output::{FAILED, FAULTY, Output, print};
 use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, ConfigSource};
@@ -50,11 +50,13 @@ async fn examine(config: &Config, surrounding: &Surrounding, options: &DoctorOpt
     };
     let local = async {
         let ports = ports::check(config).await;
-        let disk = disk::check(config, ports.running.as_deref()).await;
+        let version = ports.running.as_ref().map(|running| running.version.as_str());
+        let disk = disk::check(config, version).await;
         (ports, disk)
     };
     let ((reached, called), (ports, disk), redis) = tokio::join!(calling, local, redis_tier::check(config));
     let mut results = environment::check(config, surrounding, &reached.addresses);
+    results.extend(ports.running.as_ref().and_then(tokens::check));
     results.extend(ports.results);
     results.push(reached.result);
     results.extend(called);

@@ -11,6 +11,7 @@ mod limits;
 mod options;
 mod ports;
 mod redis_tier;
+mod tokens;
 mod upstream;
 
 pub(super) use examine::doctor;

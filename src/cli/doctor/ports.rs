@@ -19,17 +19,24 @@ const NOT_CACHED: &[u8] = b"\"not_cached\"";
 /// Results for both ports.
 pub(super) struct PortResults {
     pub(super) results: [CheckResult; 2],
-    /// Version of the vecho that has the ops port.
-    pub(super) running: Option<String>,
+    /// The vecho that has the ops port.
+    pub(super) running: Option<RunningVecho>,
+}
+
+/// Facts that a running vecho shows on its metrics page.
+pub(super) struct RunningVecho {
+    pub(super) version: String,
+    /// Number of callers whose tokens are renewed and begin with an empty cache each time.
+    pub(super) rotating_callers: u64,
 }
 
 /// Checks both ports.
 pub(super) async fn check(config: &Config) -> PortResults {
     let (public, ops) = (config.listen, config.admin_listen);
     let free_ops = free("ops port", "admin_listen", ops);
-    let running = if free_ops.is_none() { version(config).await } else { None };
+    let running = if free_ops.is_none() { running(config).await } else { None };
     let of_ops = free_ops.unwrap_or_else(|| match &running {
-        Some(version) => CheckResult::ok("ops port", runs(ops, version)),
+        Some(running) => CheckResult::ok("ops port", runs(ops, &running.version)),
         None => taken("ops port", "admin_listen", ops),
     });
     let of_public = match free("public port", "listen", public) {
@@ -71,15 +78,17 @@ fn taken(check: &'static str, key: &str, address: SocketAddr) -> CheckResult {
     CheckResult::fault(check, message, format!("stop it, or set {key} to another port"))
 }
 
-/// Returns the version of the vecho on the ops port.
-async fn version(config: &Config) -> Option<String> {
+/// Returns the facts of the vecho on the ops port.
+async fn running(config: &Config) -> Option<RunningVecho> {
     // The server may be a stranger, and this route needs no token.
     let client = Client::of_ops_port(config).without_token();
     let answer = client.request_head(Method::GET, "/metrics", STEP_TIMEOUT).await.ok()?;
     let metrics = timeout(STEP_TIMEOUT, read_whole(answer.into_body())).await.ok()?.ok()?;
     let metrics = std::str::from_utf8(&metrics).ok()?;
     let (_, rest) = metrics.split_once("vecho_build_info{version=\"")?;
-    Some(rest.split('"').next()?.to_owned())
+    let rotating = metrics.lines().find_map(|line| line.strip_prefix("vecho_rotating_credentials_total "));
+    let rotating_callers = rotating.and_then(|count| count.parse().ok()).unwrap_or(0);
+    Some(RunningVecho { version: rest.split('"').next()?.to_owned(), rotating_callers })
 }
 
 /// Returns true if the server on the public port is a vecho. A port with TLS is judged by the ops port.

@@ -121,6 +121,17 @@ pub struct RedisNode {
 pub struct AuthConfig {
     /// `auth.vouch_ttl`.
     pub vouch_ttl: Duration,
+    /// `auth.identity`.
+    pub identity: CallerIdentity,
     /// `auth.credential_headers`.
     pub credential_headers: Vec<HeaderName>,
+}
+
+/// `auth.identity`
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CallerIdentity {
+    /// The credential headers.
+    Header,
+    /// The claims of the bearer token, with the other credential headers.
+    Token,
 }

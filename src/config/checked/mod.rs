@@ -10,7 +10,7 @@ mod upstream;
 mod whole;
 
 pub use budget::{BudgetConfig, BudgetUnit, DailyLimits};
-pub use cache::{AuthConfig, CacheConfig, DiskConfig, LeaseMode, RedisConfig, RedisNode, Scope};
+pub use cache::{AuthConfig, CacheConfig, CallerIdentity, DiskConfig, LeaseMode, RedisConfig, RedisNode, Scope};
 pub use egress::EgressConfig;
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,

@@ -1,13 +1,16 @@
 //! Conditions across keys.
 
+use http::header::AUTHORIZATION;
+
 use crate::config::reader::Reader;
-use crate::config::{Config, Scope, UpstreamTarget};
+use crate::config::{CallerIdentity, Config, Scope, UpstreamTarget};
 
 /// Checks the conditions across keys, except those of addresses.
 pub(super) fn check(reader: &mut Reader, config: &Config) {
     check_shares(reader, config);
     check_orders(reader, config);
     check_scope(reader, config);
+    check_identity(reader, config);
 }
 
 fn check_shares(reader: &mut Reader, config: &Config) {
@@ -33,6 +36,22 @@ fn check_scope(reader: &mut Reader, config: &Config) {
         let message = "proxy needs upstream.api_key, else any caller is served what others fetched; \
                        shared asks the upstream about each credential first";
         reader.fault("cache.scope", message);
+    }
+}
+
+/// Rejects identities by token where no token can prove itself: the upstream must see it.
+fn check_identity(reader: &mut Reader, config: &Config) {
+    if config.auth.identity != CallerIdentity::Token {
+        return;
+    }
+    if config.upstream.api_key.is_some() {
+        let message = "token needs callers that send their own tokens to the upstream, which checks them, but \
+                       upstream.api_key replaces these tokens; remove the key";
+        reader.fault("auth.identity", message);
+    }
+    if !config.auth.credential_headers.contains(&AUTHORIZATION) {
+        let message = "token reads the header authorization, which auth.credential_headers must name";
+        reader.fault("auth.identity", message);
     }
 }
 

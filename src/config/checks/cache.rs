@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::headers::header_name;
 use super::ranges::ANY_LENGTH;
 use crate::config::reader::Reader;
-use crate::config::{AuthConfig, CacheConfig, Scope, UpstreamConfig, UpstreamTarget};
+use crate::config::{AuthConfig, CacheConfig, CallerIdentity, Scope, UpstreamConfig, UpstreamTarget};
 use crate::vector::packed::Codec;
 
 /// The fields of an embeddings request that vecho interprets itself.
@@ -69,8 +69,10 @@ pub(super) fn auth(reader: &mut Reader) -> AuthConfig {
     if credential_headers.as_ref().is_some_and(Vec::is_empty) {
         reader.fault("auth.credential_headers", "must name at least one header");
     }
+    let identities = [CallerIdentity::Header, CallerIdentity::Token].map(|identity| (identity.name(), identity));
     AuthConfig {
         vouch_ttl: reader.duration("auth.vouch_ttl", &ANY_LENGTH),
+        identity: reader.choice("auth.identity", &identities),
         credential_headers: credential_headers.unwrap_or_default(),
     }
 }

@@ -18,7 +18,8 @@ use crate::config::{
 };
 
 /// Returns a complete and consistent configuration, or every fault.
-pub(in crate::config) fn check(raw: Raw) -> Result<Config, Faults> {
+pub(in crate::config) fn check(mut raw: Raw) -> Result<Config, Faults> {
+    raw.leave_application_key();
     let mut reader = Reader::new(raw);
     // Faulty values are replaced by defaults, so the checks across keys run in any case.
     let mut config = read(&mut reader);

@@ -116,6 +116,12 @@ pub(super) const KEYS: &[ConfigKey] = &[
     )
     .live(),
     key(
+        "auth.identity",
+        "\"header\"",
+        "What names a caller: header (its credential headers), or token (the claims of its bearer token, so a renewed \
+         token keeps the entries; the upstream checks each token first).",
+    ),
+    key(
         "auth.credential_headers",
         "[\"authorization\", \"api-key\", \"x-api-key\", \"openai-organization\", \"openai-project\"]",
         "Request headers that together form the credential of a caller.",

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::labels::{
     AnswerEvent, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection, ReloadResult,
-    RetryReason, Route, SpanResult, Tier, TokenKind,
+    RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof,
 };
 use crate::process::governor::GovernorAction;
 
@@ -188,6 +188,8 @@ catalogue! {
         "Times the upstream began to answer with another model name, which makes older entries misses.");
     ROTATING_CREDENTIALS: counter("vecho_rotating_credentials_total", &[],
         "Callers whose bearer tokens change while their claims stay; in scope credential each token has its own entries.");
+    TOKEN_PROOFS: counter("vecho_token_proofs_total", &[label::<TokenProof>("result")],
+        "Bearer tokens that the upstream accepted for the first time, or refused, with auth.identity = token.");
     CONNECTIONS: gauge("vecho_connections", PORT,
         "Open connections, by port.");
     CONNECTIONS_REJECTED: counter("vecho_connections_rejected_total", PORT,

@@ -54,6 +54,16 @@ labels! {
 }
 
 labels! {
+    /// Verdict of the upstream on a bearer token whose claims name the caller.
+    TokenProof {
+        /// It accepted the token.
+        Accepted = "accepted",
+        /// It refused the token with 401 or 403.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// Part of the public port that answered.
     Route {
         /// The embeddings route: cached input by input.

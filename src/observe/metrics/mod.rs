@@ -37,7 +37,7 @@ pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
 pub use labels::{
     AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection,
-    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind,
+    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;

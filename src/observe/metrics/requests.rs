@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec};
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
-use super::labels::{Bypass, Label, Outcome, Rejection, Route};
+use super::labels::{Bypass, Label, Outcome, Rejection, Route, TokenProof};
 use super::performance::Performance;
 use super::recent::Ended;
 
@@ -34,6 +34,7 @@ pub struct RequestMetrics {
     pub vector_bytes_in_flight: Gauge,
     /// Callers whose bearer tokens rotate.
     pub rotating_credentials: Counter,
+    token_proofs: PerLabel<TokenProof, Counter>,
     pub(super) performance: Performance,
 }
 
@@ -49,6 +50,7 @@ impl RequestMetrics {
             body_bytes_in_flight: registrar.gauge(&catalogue::BODY_BYTES_IN_FLIGHT),
             vector_bytes_in_flight: registrar.gauge(&catalogue::VECTOR_BYTES_IN_FLIGHT),
             rotating_credentials: registrar.counter(&catalogue::ROTATING_CREDENTIALS),
+            token_proofs: registrar.counters(&catalogue::TOKEN_PROOFS),
             performance: Performance::new(),
         };
         for (route, outcome) in USUAL {
@@ -68,6 +70,11 @@ impl RequestMetrics {
     /// Records a request that passed through uncached.
     pub fn bypass(&self, reason: Bypass) {
         self.bypass.of(reason).inc();
+    }
+
+    /// Records the upstream's verdict on a new bearer token.
+    pub fn token_proof(&self, proof: TokenProof) {
+        self.token_proofs.of(proof).inc();
     }
 
     /// Records a request that vecho itself rejected.

@@ -89,8 +89,9 @@ impl Proxy {
             return Err(Unranked::NoRoom);
         }
         let context = &received.context;
-        let origin =
-            read_origin(&context.config, &route.embeddings, &head.headers).map_err(|error| self.refuse_path(error))?;
+        let token = self.token(&context.config, &head.headers);
+        let origin = read_origin(&context.config, &route.embeddings, &head.headers, token)
+            .map_err(|error| self.refuse_path(error))?;
         let request = SimilarRequest::read(&received.body, path_model(classify_path(route.embeddings.path())))?;
         if !route.is_own && request.form == SimilarForm::Ranking {
             // A service behind vecho may know another kind of request at this path.
