@@ -13,7 +13,7 @@ use crate::cache::bounded::MapBounds;
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Caches, MemoryTier, Stack, Tier};
 use crate::config::{Config, Live, UpstreamTarget};
-use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
+use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget, Watch};
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
@@ -82,6 +82,7 @@ impl Components {
             spaces: Spaces::default(),
             accepted_credentials: AcceptedCredentials::default(),
             rotation: Rotation::default(),
+            watch: Watch::default(),
             throttled: throttled.clone(),
             tokenizer,
             tasks,

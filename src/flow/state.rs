@@ -7,6 +7,7 @@ use super::rotation::Rotation;
 use super::single_flight::SingleFlight;
 use super::tokenizer::Tokenizer;
 use super::vector_budget::VectorBudget;
+use super::watched::Watch;
 use crate::cache::{Leases, Stack};
 use crate::config::Live;
 use crate::learned::{AcceptedCredentials, Spaces};
@@ -39,6 +40,8 @@ pub struct Flow {
     pub accepted_credentials: AcceptedCredentials,
     /// Detects bearer tokens that rotate.
     pub rotation: Rotation,
+    /// Checks whether models change behind their names.
+    pub watch: Watch,
     /// Limits the rate of repeated log lines.
     pub throttled: Throttled,
     /// Counts tokens if no call reported them.

@@ -59,6 +59,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         spaces: Spaces::default(),
         accepted_credentials: AcceptedCredentials::default(),
         rotation: Rotation::default(),
+        watch: Watch::default(),
         throttled: Throttled::default(),
         tokenizer: Arc::default(),
         tasks: Tasks::new(),
@@ -214,7 +215,7 @@ fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> S
     let created_ms = flow.clock.now_ms() - age_ms;
     let times = Times { created_ms, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
     let vector = mock::vector("m", 8, &Input::Text("x".into()));
-    let identity = ModelIdentity { model: "m".into(), dimension: 8 };
+    let identity = ModelIdentity { model: "m".into(), dimension: 8, revision: 0 };
     let record = Arc::new(Record::new(Packed::pack(&vector, codec), identity, times, Some(1)));
     let call = CallInfo {
         headers: HeaderMap::new(),

@@ -2,7 +2,9 @@
 //! upstream has accepted.
 
 mod credentials;
+mod identity;
 mod spaces;
 
 pub use credentials::{AcceptedCredential, AcceptedCredentials};
-pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, TokenCounting};
+pub use identity::{ModelChange, ModelIdentity, TokenCounting};
+pub use spaces::{SpaceState, Spaces};

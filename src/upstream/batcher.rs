@@ -20,7 +20,7 @@ use super::sizing::{Load, PartTurn, Sizes};
 use super::{Answered, CallExecutor, Failure, LaneProperties, SpaceHealth, UnavailableReason};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{BreakerState, Metrics};
 use crate::process::tasks::Tasks;
 use crate::wire::{Input, RequestForm, write_request};
 
@@ -99,6 +99,11 @@ impl Batcher {
     /// Returns the failures of each space.
     pub const fn health(&self) -> &Arc<SpaceHealth> {
         self.executor.health()
+    }
+
+    /// Returns true if the host or the space counts as unavailable, so vecho makes no calls of its own.
+    pub fn is_unavailable(&self, properties: &LaneProperties) -> bool {
+        self.executor.breaker.state() != BreakerState::Closed || self.executor.is_failing(properties, &self.live.load())
     }
 
     /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The

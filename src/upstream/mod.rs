@@ -47,7 +47,8 @@ pub use endpoint::{
 pub use error::{Class, Failure, Outage, UnavailableReason, UpstreamReply};
 pub use fair::FairOrder;
 pub use headers::{
-    forwardable, is_hop_by_hop, marks_fallback, named_by_connection, shown_on_errors, shown_on_misses, strip_hop_by_hop,
+    carries_credential, forwardable, is_hop_by_hop, marks_fallback, named_by_connection, shown_on_errors,
+    shown_on_misses, strip_hop_by_hop,
 };
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};

@@ -3,11 +3,13 @@
 //! Fields name their keys. [`KEYS`](super::KEYS) describes them.
 
 mod cache;
+mod drift;
 mod process;
 mod upstream;
 mod whole;
 
 pub use cache::{AuthConfig, CacheConfig, DiskConfig, RedisConfig, RedisNode, Scope};
+pub use drift::{DriftAction, DriftConfig};
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };

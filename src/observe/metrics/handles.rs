@@ -164,12 +164,17 @@ impl Registrar<'_> {
     }
 
     pub(super) fn float_gauge(&self, family: &Family) -> prometheus::Gauge {
-        self.keep(GaugeVec::new(opts(family), &names(family))).with_label_values::<&str>(&[])
+        self.float_gauge_vec(family).with_label_values::<&str>(&[])
     }
 
     /// Like [`Registrar::float_counter_vec`], with whole numbers.
     pub(super) fn counter_vec(&self, family: &Family) -> IntCounterVec {
         self.keep(IntCounterVec::new(opts(family), &names(family)))
+    }
+
+    /// Like [`Registrar::float_counter_vec`], for a gauge.
+    pub(super) fn float_gauge_vec(&self, family: &Family) -> GaugeVec {
+        self.keep(GaugeVec::new(opts(family), &names(family)))
     }
 
     fn gauge_vec(&self, family: &Family) -> IntGaugeVec {

@@ -25,6 +25,7 @@ mod tiers;
 mod traces;
 mod upstream;
 mod usage;
+mod watch;
 
 pub use cache::CacheMetrics;
 pub use catalogue::{CATALOGUE, Family, Kind, LabelSet, catalogue_markdown};
@@ -35,7 +36,7 @@ pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
 pub use labels::{
     AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult,
-    RetryReason, Route, SpanResult, Tier, TokenKind,
+    RetryReason, Route, SpanResult, Tier, TokenKind, WatchResult,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;
@@ -49,6 +50,7 @@ pub use tiers::{TierMetrics, TierStats};
 pub use traces::TraceMetrics;
 pub use upstream::{BreakerMetrics, Bucket, UpstreamFigures, UpstreamMetrics};
 pub use usage::UsageMetrics;
+pub use watch::WatchMetrics;
 
 #[cfg(test)]
 mod tests;
