@@ -167,7 +167,7 @@ fn cosine(iterations: u64, codec: Codec) {
 
 fn record() -> Record {
     let vector = Packed::pack(&form_of_services(), Codec::Lossless);
-    let identity = ModelIdentity { model: "text-embedding-3-small".into(), dimension: 1536 };
+    let identity = ModelIdentity { model: "text-embedding-3-small".into(), dimension: 1536, revision: 0 };
     Record::new(vector, identity, Times { created_ms: 1, fresh_until_ms: 2, stale_until_ms: 3 }, Some(8))
 }
 

@@ -82,6 +82,8 @@ struct Signs {
     incident: Option<IncidentState>,
     /// True if the configuration as last read is in force.
     is_config_current: bool,
+    /// Models whose vectors have changed behind their names.
+    changed_models: Vec<String>,
     /// Configured tiers that do not work, with the cause if it is known. They cause only a warning, because a lookup in
     /// a tier that is down is a miss.
     tiers_down: Vec<(Tier, Option<String>)>,
@@ -114,6 +116,7 @@ impl Signs {
             breaker: context.breaker.state(),
             now_ms,
             incident: context.metrics.incidents().standing(now_ms),
+            changed_models: context.metrics.watch.changed(),
             is_config_current: context.metrics.status.is_config_current(),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
@@ -159,6 +162,7 @@ impl Signs {
             self.errors(),
             self.memory(),
             self.configuration(),
+            self.drift(),
         ];
         let tiers = self.tiers_down.iter().map(|(tier, cause)| match cause {
             Some(cause) => format!("the {} tier is down: {cause}", tier.label()),
@@ -212,6 +216,11 @@ impl Signs {
         (!self.is_config_current).then(|| text.to_owned())
     }
 
+    fn drift(&self) -> Option<String> {
+        let text = || format!("the vectors of {} have changed behind the name", named(&self.changed_models));
+        (!self.changed_models.is_empty()).then(text)
+    }
+
     fn memory(&self) -> Option<String> {
         let percent = rounded(self.memory_percent, 1);
         (self.memory_percent > DEGRADED_MEMORY_PERCENT).then(|| format!("{percent} % of the memory limit is in use"))
@@ -242,6 +251,7 @@ mod tests {
         now_ms: 10_000,
         incident: None,
         is_config_current: true,
+        changed_models: Vec::new(),
         tiers_down: Vec::new(),
         avg_response_time_ms: 1.0,
         error_rate: 0.05,
@@ -273,6 +283,7 @@ mod tests {
                 Signs { tiers_down: vec![(Tier::Disk, Some("no room".to_owned()))], ..WELL },
                 "the disk tier is down: no room",
             ),
+            (Signs { changed_models: vec!["m".to_owned()], ..WELL }, "the vectors of `m` have changed"),
             (Signs { breaker: BreakerState::Open, ..WELL }, "is open"),
             (Signs { breaker: BreakerState::HalfOpen, ..WELL }, "is half-open"),
             (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),

@@ -14,7 +14,7 @@ use crate::cache::redis::RedisTier;
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Caches, MemoryTier, Stack, Tier};
 use crate::config::{Config, Live, UpstreamTarget};
-use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget};
+use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget, Watch};
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
@@ -133,6 +133,7 @@ async fn flow(
         accepted_credentials: AcceptedCredentials::default(),
         proofs: SingleFlight::new(),
         rotation: Rotation::default(),
+        watch: Watch::default(),
         spend: Arc::clone(spend),
         throttled: throttled.clone(),
         tokenizer,

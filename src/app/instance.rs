@@ -21,6 +21,7 @@ use super::reload::{self, Reloader};
 use super::surroundings::Surroundings;
 use crate::admin::{self, AdminContext};
 use crate::config::{Config, Live};
+use crate::flow::watch_models;
 use crate::observe::metrics::{Metrics, Port};
 use crate::process::certificate::CertificateError;
 use crate::process::connector::TlsError;
@@ -102,6 +103,7 @@ impl App {
         // Background work ends at once by its stop signal, so it never delays a shutdown.
         background.spawn_until_stop(Arc::clone(&components.governor).run(config.memory.check_every));
         background.spawn_until_stop(reload::watch(Reloader::new(&components, &surroundings, tls.as_ref())));
+        background.spawn_until_stop(watch_models(Arc::clone(&components.flow)));
         background.spawn_until_stop(surroundings.level.throttled().clone().run());
         background.spawn_until_stop(Arc::clone(&components.spend_keeper).run());
         let context = admin_context(&components, &proxy, &lifecycle, &surroundings);

@@ -24,6 +24,13 @@ const VERSION: u8 = 2;
 /// before, so all other records keep the form that every version of this program can read.
 const VERSION_WITH_INPUT: u8 = 3;
 
+/// Format version with the revision of the model, which follows the times. A record has it only if the vectors of its
+/// model were once found to have changed. Programs that know no revisions take such a record for a miss.
+const VERSION_WITH_REVISION: u8 = 4;
+
+/// Format version with the revision of the model and the count of the key, in this order.
+const VERSION_WITH_BOTH: u8 = 5;
+
 /// Size of the fixed-length header, which ends before the model names.
 const HEAD_BYTES: usize = 56;
 
@@ -95,7 +102,12 @@ pub fn to_bytes(record: &Record, counts: impl Into<PurgeStamp>, checksum_key: &C
     let mut bytes = Vec::with_capacity(HEAD_BYTES + names + vector.payload().len() + CHECKSUM_BYTES);
     // The order of these writes is the file format, which `from_bytes` reads in the same order.
     bytes.extend_from_slice(&MAGIC);
-    let version = if counts.input == 0 { VERSION } else { VERSION_WITH_INPUT };
+    let version = match (record.identity.revision, counts.input) {
+        (0, 0) => VERSION,
+        (0, _) => VERSION_WITH_INPUT,
+        (_, 0) => VERSION_WITH_REVISION,
+        _ => VERSION_WITH_BOTH,
+    };
     bytes.extend_from_slice(&[version, vector.form() as u8, 0, 0, 0]);
     bytes.extend_from_slice(&length(vector.dimension()));
     // Zero means that the tokens were not counted.
@@ -103,8 +115,8 @@ pub fn to_bytes(record: &Record, counts: impl Into<PurgeStamp>, checksum_key: &C
     for number in [counts.models, times.created_ms, times.fresh_until_ms, times.stale_until_ms] {
         bytes.extend_from_slice(&number.to_le_bytes());
     }
-    if version == VERSION_WITH_INPUT {
-        bytes.extend_from_slice(&counts.input.to_le_bytes());
+    for number in [record.identity.revision, counts.input].into_iter().filter(|number| *number > 0) {
+        bytes.extend_from_slice(&number.to_le_bytes());
     }
     bytes.extend_from_slice(&length(model.len()));
     bytes.extend_from_slice(&length(asked_model.len()));
@@ -118,7 +130,9 @@ pub fn to_bytes(record: &Record, counts: impl Into<PurgeStamp>, checksum_key: &C
 /// Decodes a record, and returns it with its purge counts.
 pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, PurgeStamp), Damaged> {
     let body = checked(bytes, checksum_key)?;
-    let has_input = body[MAGIC.len()] == VERSION_WITH_INPUT;
+    let version = body[MAGIC.len()];
+    let has_input = matches!(version, VERSION_WITH_INPUT | VERSION_WITH_BOTH);
+    let has_revision = matches!(version, VERSION_WITH_REVISION | VERSION_WITH_BOTH);
     let mut rest = Rest(&body[MAGIC.len() + 1..]);
     let [form, zeros @ ..] = rest.take::<4>()?;
     // This version writes three zero bytes after the form, so any other value is an error of the writer.
@@ -126,13 +140,14 @@ pub fn from_bytes(bytes: &[u8], checksum_key: &ChecksumKey) -> Result<(Record, P
     let (dimension, tokens) = (rest.length()?, rest.u32()?);
     let models = rest.u64()?;
     let times = Times { created_ms: rest.u64()?, fresh_until_ms: rest.u64()?, stale_until_ms: rest.u64()? };
+    let revision = if has_revision { rest.u64()? } else { 0 };
     let input = if has_input { rest.u64()? } else { 0 };
     let (model_len, asked_len) = (rest.length()?, rest.length()?);
     let (model, asked_model) = (rest.name(model_len)?, rest.name(asked_len)?);
     // A valid checksum proves only that the bytes are unchanged. The vector is validated like an answer of the
     // upstream.
     let vector = Packed::from_parts(form, dimension, rest.0)?;
-    let record = Record::new(vector, ModelIdentity { model, dimension }, times, Some(tokens));
+    let record = Record::new(vector, ModelIdentity { model, dimension, revision }, times, Some(tokens));
     Ok((if asked_model.is_empty() { record } else { record.asked_as(&asked_model) }, PurgeStamp { models, input }))
 }
 
@@ -141,7 +156,7 @@ fn checked<'b>(bytes: &'b [u8], checksum_key: &ChecksumKey) -> Result<&'b [u8], 
     // The version is read before the checksum: another version may compute it differently and must not count as damage.
     match bytes.strip_prefix(&MAGIC).and_then(<[u8]>::first) {
         None => return Err(Damaged::NoRecord),
-        Some(&VERSION | &VERSION_WITH_INPUT) => {}
+        Some(&(VERSION..=VERSION_WITH_BOTH)) => {}
         Some(other) => return Err(Damaged::UnknownVersion(*other)),
     }
     let (body, sum) = bytes.split_last_chunk::<CHECKSUM_BYTES>().ok_or(Damaged::Length)?;
@@ -193,7 +208,7 @@ mod tests {
 
     fn record(components: &[f32], codec: Codec, asked_model: &str) -> Record {
         let vector = Packed::pack(&Vector::from_components(components).expect("it is a vector"), codec);
-        let identity = ModelIdentity { model: "model-v2".into(), dimension: components.len() };
+        let identity = ModelIdentity { model: "model-v2".into(), dimension: components.len(), revision: 0 };
         Record::new(vector, identity, TIMES, Some(7)).asked_as(&asked_model.into())
     }
 
@@ -232,8 +247,11 @@ mod tests {
         for codec in [Codec::Lossless, Codec::Bf16, Codec::Int8, Codec::F32] {
             for asked_model in ["model", "model-v2", "modèle"] {
                 let record = record(&[0.1, -0.25, 0.7], codec, asked_model);
-                for input in [0, 1 << 40] {
+                for (input, revision) in [(0, 0), (1 << 40, 0), (0, 1 << 41), (1 << 40, 1 << 41)] {
                     let counts = PurgeStamp { models: 99, input };
+                    let identity = ModelIdentity { revision, ..record.identity.clone() };
+                    let record =
+                        Record::new(record.vector.clone(), identity, TIMES, Some(7)).asked_as(&asked_model.into());
                     let (read, read_counts) = from_bytes(&to_bytes(&record, counts)).expect("it is whole");
                     assert_eq!((shown(&read), read_counts), (shown(&record), counts));
                 }

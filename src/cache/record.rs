@@ -137,7 +137,8 @@ mod tests {
     fn weight_includes_the_length_of_model_names() {
         let weight = |model: &str, asked_model: &str| {
             let vector = crate::vector::Vector::from_components(&[1.0]).expect("it is a vector");
-            let record = Record::new(vector, ModelIdentity { model: model.into(), dimension: 1 }, TIMES, None);
+            let record =
+                Record::new(vector, ModelIdentity { model: model.into(), dimension: 1, revision: 0 }, TIMES, None);
             Arc::new(record.asked_as(&asked_model.into())).weight_bytes()
         };
         let long = "m".repeat(5_000);
@@ -153,7 +154,7 @@ mod tests {
 
     #[test]
     fn names_are_shared_only_between_records_of_one_identity() {
-        let identity = |model: &str, dimension| ModelIdentity { model: model.into(), dimension };
+        let identity = |model: &str, dimension| ModelIdentity { model: model.into(), dimension, revision: 0 };
         let record = |asked_model: &str| {
             let vector = crate::vector::Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
             Record::new(vector, identity("m", 2), TIMES, None).asked_as(&asked_model.into())

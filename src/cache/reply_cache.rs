@@ -182,7 +182,7 @@ mod tests {
             account: Metrics::new("0").accounts().of("a", "", "a"),
             validity: Validity {
                 fresh_until_ms: 100,
-                identity: space_state.learn("a", 2).0,
+                identity: space_state.learn("a", 2, 0).0,
                 space_state: Arc::clone(space_state),
                 generation: purges.current(),
                 replacements: space_state.replacements(),
@@ -241,7 +241,7 @@ mod tests {
     #[test]
     fn a_model_change_invalidates_cached_replies() {
         let (reply_cache, purges, space_state, request) = setup();
-        space_state.learn("b", 2);
+        space_state.learn("b", 2, 0);
         assert!(reply_cache.get(&request, 1, purges.current()).is_none());
     }
 

@@ -82,6 +82,7 @@ fn carry(running: &Config, read: Config) -> Config {
         retry: read.retry,
         breaker: read.breaker,
         fallback: read.fallback,
+        drift: read.drift,
         cache: CacheConfig {
             ttl: read.cache.ttl,
             stale_for: read.cache.stale_for,
@@ -155,6 +156,9 @@ mod tests {
         ("breaker.failures", "7"),
         ("breaker.open_for", "7s"),
         ("breaker.max_open", "7m"),
+        ("drift.every", "7s"),
+        ("drift.action", "refetch"),
+        ("drift.bound", "0.7"),
         ("fallback.mode", "error"),
         ("fallback.mock_dimensions", "7"),
         ("cache.ttl", "7s"),

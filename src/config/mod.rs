@@ -26,9 +26,9 @@ mod words;
 
 pub use checked::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, BudgetUnit, CacheConfig, CallerIdentity, Config,
-    DailyLimits, DiskConfig, EgressConfig, FallbackConfig, FallbackMode, KeyHeader, LeaseMode, LimitsConfig, LogConfig,
-    MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope, ShutdownConfig, TlsConfig, TracesConfig,
-    UpstreamConfig, UpstreamEncoding, UpstreamTarget,
+    DailyLimits, DiskConfig, DriftAction, DriftConfig, EgressConfig, FallbackConfig, FallbackMode, KeyHeader,
+    LeaseMode, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope,
+    ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};

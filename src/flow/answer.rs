@@ -42,7 +42,10 @@ impl Flow {
                 continue;
             }
             return match request.apply_fallback(&mut progress).await {
-                Ok(()) => request.assemble(&progress).await,
+                Ok(()) => {
+                    request.note_use();
+                    request.assemble(&progress).await
+                }
                 Err(failed) => FlowOutcome::Refused(Arc::clone(&failed.failure)),
             };
         }

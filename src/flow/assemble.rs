@@ -235,7 +235,7 @@ mod tests {
         let call = Arc::new(info);
         let served = || {
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
-            let identity = ModelIdentity { model: Arc::from("m"), dimension: 1 };
+            let identity = ModelIdentity { model: Arc::from("m"), dimension: 1, revision: 0 };
             let times = Times { created_ms: 0, fresh_until_ms: 1, stale_until_ms: 1 };
             let record = Arc::new(Record::new(vector, identity, times, None));
             Served { record, source: InputSource::Upstream, call: Some(Arc::clone(&call)) }

@@ -38,7 +38,7 @@ impl Request<'_> {
             let found = self.find_longer(&longer, &places).await;
             for (place, found) in places.into_iter().zip(found) {
                 if let Found::Fresh(record, _) = found
-                    && let Some(record) = shortened(&record, dimensions)
+                    && let Some(record) = shortened(&record, dimensions, self.space.space_state.revision())
                     // Another model may answer by now for these dimensions, or ignore them.
                     && self.space.space_state.accepts(&record.identity)
                 {
@@ -68,16 +68,19 @@ fn longer_spaces(space: &Space, dimensions: u32) -> Vec<Space> {
     [None].into_iter().chain(named).map(|dimensions| Space { dimensions, ..space.clone() }).collect()
 }
 
-/// Returns the record of the first components of a vector, scaled to unit length. Returns `None` if the model is not
-/// trained for it.
-fn shortened(record: &Record, dimensions: u32) -> Option<Record> {
+/// Returns the record of the first components of a vector, scaled to unit length, for a space at `revision`. Returns
+/// `None` if the model is not trained for it.
+fn shortened(record: &Record, dimensions: u32, revision: u64) -> Option<Record> {
     let model = &record.identity.model;
     let wanted = dimensions as usize;
     if !MODELS.iter().any(|(known, _)| **known == **model) || record.identity.dimension <= wanted {
         return None;
     }
     let kept: Vec<f32> = record.vector.unpack().components().take(wanted).collect();
-    let identity = ModelIdentity { model: Arc::clone(model), dimension: wanted };
+    // Both spaces are watched separately. A vector that was made after the change belongs to the newer revision.
+    let revision = if record.times.created_ms < revision { 0 } else { revision };
+    let revision = revision.max(record.identity.revision);
+    let identity = ModelIdentity { model: Arc::clone(model), dimension: wanted, revision };
     Some(Record::new(Vector::of_unit_length(&kept).ok()?, identity, record.times, record.tokens()))
 }
 
@@ -87,22 +90,32 @@ mod tests {
     use crate::cache::Times;
 
     fn record(model: &str, components: &[f32]) -> Record {
-        let identity = ModelIdentity { model: Arc::from(model), dimension: components.len() };
+        let identity = ModelIdentity { model: Arc::from(model), dimension: components.len(), revision: 0 };
         let times = Times { created_ms: 0, fresh_until_ms: 1, stale_until_ms: 1 };
         Record::new(Vector::from_components(components).expect("a vector"), identity, times, Some(3))
     }
 
     #[test]
     fn a_shortened_vector_has_unit_length_and_its_own_identity() {
-        let short = shortened(&record("text-embedding-3-small", &[3.0, 4.0, 12.0]), 2).expect("it can be shortened");
+        let short = shortened(&record("text-embedding-3-small", &[3.0, 4.0, 12.0]), 2, 0).expect("it can be shortened");
         assert_eq!(short.vector.unpack().components().collect::<Vec<_>>(), [0.6, 0.8]);
         assert_eq!((short.identity.dimension, short.tokens()), (2, Some(3)));
     }
 
     #[test]
     fn other_models_and_vectors_that_are_not_longer_give_nothing() {
-        assert!(shortened(&record("text-embedding-ada-002", &[3.0, 4.0]), 1).is_none());
-        assert!(shortened(&record("text-embedding-3-small", &[3.0, 4.0]), 2).is_none());
-        assert!(shortened(&record("text-embedding-3-small", &[0.0, 4.0]), 1).is_none(), "nothing is left of it");
+        assert!(shortened(&record("text-embedding-ada-002", &[3.0, 4.0]), 1, 0).is_none());
+        assert!(shortened(&record("text-embedding-3-small", &[3.0, 4.0]), 2, 0).is_none());
+        assert!(shortened(&record("text-embedding-3-small", &[0.0, 4.0]), 1, 0).is_none(), "nothing is left of it");
+    }
+
+    #[test]
+    fn a_shortened_vector_has_the_revision_of_the_time_at_which_it_was_made() {
+        let made = |created_ms, revision| {
+            let mut long = record("text-embedding-3-small", &[3.0, 4.0, 12.0]);
+            (long.times.created_ms, long.identity.revision) = (created_ms, revision);
+            shortened(&long, 2, 100).expect("it can be shortened").identity.revision
+        };
+        assert_eq!([made(99, 0), made(100, 0), made(99, 50), made(200, 150)], [0, 100, 50, 150]);
     }
 }

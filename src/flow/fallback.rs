@@ -97,7 +97,7 @@ impl Request<'_> {
             return;
         }
         let model: Arc<str> = Arc::from(self.job.request.space.model_name());
-        let identity = ModelIdentity { model: Arc::clone(&model), dimension };
+        let identity = ModelIdentity { model: Arc::clone(&model), dimension, revision: 0 };
         let input = |place: &usize| self.job.request.inputs[self.plan.firsts[*place]].to_owned_input();
         let inputs: Vec<Input<'static>> = places.iter().map(input).collect();
         // The request may end before the task, so the task owns copies of the inputs.

@@ -22,7 +22,6 @@ use crate::vector::packed::{Codec, Packed};
 use crate::vector::{COMPONENT_BYTES, NotAVector};
 use crate::wire::{AnswerFault, Encoding, Input};
 
-const DRIFT: &str = "the upstream's model has changed; older vectors of its space will be fetched again";
 const NOT_ASKED_FOR: &str = "the upstream's vectors in this encoding cannot be decoded; not requesting it for one \
                              minute; if no other encoding works, requests pass through uncached";
 const OTHER_DIMENSION: &str = "the upstream ignores `dimensions`; storing vectors of the dimension in its answers";
@@ -46,6 +45,9 @@ pub(super) struct Fetch {
     /// True if another fetch has finished since the look-up.
     pub(super) has_news: bool,
     pub(super) asked_model: String,
+    /// Revision of the space when this fetch began. If the model is found to have changed meanwhile, the vectors may be
+    /// those of the older revision.
+    pub(super) revision: u64,
     pub(super) expected_dimension: usize,
     /// Memory reservation for the vectors that this fetch brings.
     pub(super) reservation: Arc<VectorReservation>,
@@ -258,24 +260,13 @@ impl Fetch {
 
     fn learn_identity(&self, fetched: &Fetched) -> ModelIdentity {
         let named = fetched.call.model.as_deref().unwrap_or(&self.asked_model);
-        // Names that the configuration declares equal share one identity, so a change between them is no drift.
-        let model = self.context.config.cache.same_models.get(named).map_or(named, String::as_str);
-        let (identity, lesson) = self.space.space_state.learn(model, fetched.vector.dimension());
         let dimension = fetched.vector.dimension();
+        let told = (named, dimension, self.revision);
+        let (identity, lesson) = self.flow.learn(&self.space.space_state, &self.context.config, told);
         // The first answer already shows whether the upstream follows `dimensions`.
         if lesson == ModelChange::First && self.lane.properties.asked_dimension.is_some_and(|asked| asked != dimension)
         {
             self.warn_of_dimension(dimension);
-        }
-        if lesson == ModelChange::First && self.flow.tiers.may_hold_older() {
-            // The lower tiers may hold records of another model that this process has not seen yet.
-            self.space.space_state.expect_older_records();
-        }
-        if lesson == ModelChange::Drift {
-            self.flow.metrics.cache.model_drifts.inc();
-            if self.flow.throttled.admits(DRIFT) {
-                tracing::warn!(model = &*shorten_for_log(model), "{DRIFT}");
-            }
         }
         identity
     }

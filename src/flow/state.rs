@@ -8,6 +8,7 @@ use super::rotation::Rotation;
 use super::single_flight::SingleFlight;
 use super::tokenizer::Tokenizer;
 use super::vector_budget::VectorBudget;
+use super::watched::Watch;
 use crate::cache::Stack;
 use crate::config::Live;
 use crate::learned::{AcceptedCredentials, Spaces};
@@ -45,6 +46,8 @@ pub struct Flow {
     pub rotation: Rotation,
     /// Counts what calls cost, and refuses those that no budget covers.
     pub spend: Arc<SpendGuard>,
+    /// Checks whether models change behind their names.
+    pub watch: Watch,
     /// Limits the rate of repeated log lines.
     pub throttled: Throttled,
     /// Counts tokens if no call reported them.

@@ -68,6 +68,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         proofs: SingleFlight::new(),
         rotation: Rotation::default(),
         spend,
+        watch: Watch::default(),
         throttled: Throttled::default(),
         tokenizer: Arc::default(),
         tasks: Tasks::new(),
@@ -224,7 +225,7 @@ fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> S
     let created_ms = flow.clock.now_ms() - age_ms;
     let times = Times { created_ms, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
     let vector = mock::vector("m", 8, &Input::Text("x".into()));
-    let identity = ModelIdentity { model: "m".into(), dimension: 8 };
+    let identity = ModelIdentity { model: "m".into(), dimension: 8, revision: 0 };
     let record = Arc::new(Record::new(Packed::pack(&vector, codec), identity, times, Some(1)));
     let call = CallInfo {
         headers: HeaderMap::new(),

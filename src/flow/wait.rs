@@ -232,6 +232,7 @@ impl Request<'_> {
             // The count is read after the claim, so a fetch that ended between look-up and claim is noticed.
             has_news: self.flow.single_flight.completions() != self.completions_before,
             asked_model: self.job.request.space.model_name().to_owned(),
+            revision: self.space.space_state.revision(),
             expected_dimension: self.expected_dimension(),
             reservation: Arc::clone(reservation),
         };

@@ -2,7 +2,9 @@
 //! upstream has accepted.
 
 mod credentials;
+mod identity;
 mod spaces;
 
 pub use credentials::{Acceptance, AcceptedCredential, AcceptedCredentials, TokenOwner};
+pub use identity::{ModelChange, ModelIdentity, TokenCounting};
 pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, TokenCounting};

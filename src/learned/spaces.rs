@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::identity::{ModelChange, ModelIdentity, TokenCounting};
 use crate::key::{Key, KeyMap};
 use crate::wire::Encoding;
 
@@ -51,6 +52,8 @@ pub struct SpaceState {
     /// True if answers have an `id`, which strict clients then also require of hits. Unknown before the first answer in
     /// this process.
     has_ids: Mutex<Option<bool>>,
+    /// True while vecho checks whether the vectors of the space change.
+    is_watched: AtomicBool,
 }
 
 #[derive(Default)]
@@ -85,41 +88,17 @@ struct UnreadableStreak {
     until_ms: u64,
 }
 
+impl Facts {
+    fn revision(&self) -> u64 {
+        self.identity.as_ref().map_or(0, |identity| identity.revision)
+    }
+}
+
 impl UnreadableStreak {
     const fn is_proof(self, now_ms: u64) -> bool {
         let enough = if self.was_read { UNREADABLE_PROOF_AFTER_READ } else { UNREADABLE_PROOF };
         self.in_row >= enough && now_ms < self.until_ms
     }
-}
-
-/// Origin of a vector. One answer must never mix vectors of two identities.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ModelIdentity {
-    /// Name of the model, as the upstream gave it.
-    pub model: Arc<str>,
-    /// Dimension of its vectors.
-    pub dimension: usize,
-}
-
-/// How the upstream counts tokens, compared with `cl100k_base`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum TokenCounting {
-    /// Unknown so far.
-    #[default]
-    Unknown,
-    /// Its counts differ: the tokens of a text are known only from the sum of its call.
-    Other,
-}
-
-/// Change that an answer caused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModelChange {
-    /// None; the same model answered.
-    Known,
-    /// The first answer of this space.
-    First,
-    /// A model other than before answered: older vectors are misses.
-    Drift,
 }
 
 impl Spaces {
@@ -162,29 +141,63 @@ impl SpaceState {
         self.lock().identity.clone()
     }
 
-    /// Returns true if a vector of `identity` may be served, which ends when a newer answer names another model.
-    pub fn accepts(&self, identity: &ModelIdentity) -> bool {
-        let learned = self.lock();
-        !learned.is_forgotten && learned.identity.as_ref().is_none_or(|current| current == identity)
+    /// Returns the revision of the model behind this space: see [`ModelIdentity::revision`].
+    pub fn revision(&self) -> u64 {
+        self.lock().revision()
     }
 
-    /// Learns the identity of an answer. Returns the identity to store, which shares its name with earlier ones.
-    pub fn learn(&self, model: &str, dimension: usize) -> (ModelIdentity, ModelChange) {
+    /// Returns true if a vector of `identity` may be served, which ends when a newer answer names another model. A
+    /// later revision of the known model is taken over: another replica has found that the vectors changed.
+    pub fn accepts(&self, identity: &ModelIdentity) -> bool {
         let mut learned = self.lock();
+        if learned.is_forgotten {
+            return false;
+        }
+        match &learned.identity {
+            None => true,
+            Some(current) if current == identity => true,
+            Some(current) if current.is_named_like(identity) && current.revision < identity.revision => {
+                learned.identity = Some(identity.clone());
+                learned.has_changed = true;
+                self.is_mixed.store(true, Ordering::Relaxed);
+                true
+            }
+            Some(_) => false,
+        }
+    }
+
+    /// Learns the identity of an answer to a call that was sent at `revision`. Returns the identity to store, which
+    /// shares its name with earlier ones.
+    pub fn learn(&self, model: &str, dimension: usize, revision: u64) -> (ModelIdentity, ModelChange) {
+        let mut learned = self.lock();
+        let named = |revision| ModelIdentity { model: Arc::from(model), dimension, revision };
         let lesson = match &learned.identity {
+            // The vectors changed while this call was under way, so its answer may be of either kind.
+            Some(current) if revision < current.revision => return (named(revision), ModelChange::Known),
             Some(current) if &*current.model == model && current.dimension == dimension => {
                 return (current.clone(), ModelChange::Known);
             }
             Some(_) => ModelChange::Drift,
             None => ModelChange::First,
         };
-        let identity = ModelIdentity { model: Arc::from(model), dimension };
+        let identity = named(learned.revision().max(revision));
         if lesson == ModelChange::Drift {
             learned.has_changed = true;
             self.is_mixed.store(true, Ordering::Relaxed);
         }
         learned.identity = Some(identity.clone());
         (identity, lesson)
+    }
+
+    /// Begins a new revision of the model: all vectors of earlier ones count as those of an older model. Does nothing
+    /// if a later one has begun.
+    pub fn renew(&self, identity: &ModelIdentity) {
+        let mut learned = self.lock();
+        if learned.revision() < identity.revision {
+            learned.identity = Some(identity.clone());
+            learned.has_changed = true;
+            self.is_mixed.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Returns true if the model is unknown and the lower tiers have not been queried within the last minute. A tier
@@ -260,6 +273,17 @@ impl SpaceState {
             learned.noted = Some(identity.clone());
         }
         is_news
+    }
+
+    /// Marks the space as watched for changes of its vectors. Returns true if it was not.
+    pub fn begin_watch(&self) -> bool {
+        // The plain read keeps requests to a watched space free of writes to shared memory.
+        !self.is_watched.load(Ordering::Relaxed) && !self.is_watched.swap(true, Ordering::Relaxed)
+    }
+
+    /// Marks the space as not watched, so its next request begins the watch again.
+    pub fn end_watch(&self) {
+        self.is_watched.store(false, Ordering::Relaxed);
     }
 
     /// Returns how the upstream counts tokens, if known.

@@ -21,7 +21,7 @@ use super::sizing::{LaneSize, Load, PartTurn, Sizes};
 use super::{Answered, CallExecutor, Failure, LaneProperties, SpaceHealth, UnavailableReason};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{BreakerState, Metrics};
 use crate::process::tasks::Tasks;
 use crate::wire::{Input, RequestForm, write_request};
 
@@ -109,6 +109,11 @@ impl Batcher {
     /// Returns the longest duration of the recent calls of a lane, if any is known.
     pub fn recent_call_time(&self, lane: &Lane) -> Option<Duration> {
         self.sizes.of(lane.id).recent_call_time()
+    }
+
+    /// Returns true if the host or the space counts as unavailable, so vecho makes no calls of its own.
+    pub fn is_unavailable(&self, properties: &LaneProperties) -> bool {
+        self.executor.breaker.state() != BreakerState::Closed || self.executor.is_failing(properties, &self.live.load())
     }
 
     /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The

@@ -162,6 +162,11 @@ pub fn shown_on_errors(reply: &HeaderMap) -> HeaderMap {
     collected(headers.iter().filter(|(name, _)| !edge.contains(&name.as_str())), headers.len())
 }
 
+/// Returns true if a request carries a credential: in a usual header for a key, or in one of `others`.
+pub fn carries_credential(request: &HeaderMap, others: &[HeaderName]) -> bool {
+    KEY_HEADERS.iter().chain(&SECRETS_ELSEWHERE).chain(others).any(|name| request.contains_key(name))
+}
+
 fn collected<'a>(shown: impl Iterator<Item = (&'a HeaderName, &'a HeaderValue)>, most: usize) -> HeaderMap {
     // Extra capacity for the headers that an answer adds: a map that grows rehashes every name.
     let mut kept = HeaderMap::with_capacity(most + OWN_HEADERS);

@@ -48,8 +48,8 @@ pub use endpoint::{
 pub use error::{BudgetShortage, Class, Failure, Outage, UnavailableReason, UpstreamReply};
 pub use fair::FairOrder;
 pub use headers::{
-    forwardable, is_hop_by_hop, marks_fallback, may_hold_secret, named_by_connection, shown_on_errors, shown_on_misses,
-    strip_hop_by_hop,
+    carries_credential, forwardable, is_hop_by_hop, marks_fallback, may_hold_secret, named_by_connection,
+    shown_on_errors, shown_on_misses, strip_hop_by_hop,
 };
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};

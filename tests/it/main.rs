@@ -49,6 +49,7 @@ mod members;
 mod memory;
 mod merging;
 mod metrics;
+mod model_watch;
 mod moving;
 mod openapi;
 mod operating;

@@ -126,7 +126,7 @@ pub(super) fn remember(context: &AdminContext, key: Key, model: &str, components
     let vector = Vector::from_components(&vec![0.1; components]).expect("it is a vector");
     let fresh_until_ms = NOW_MS + 1_000;
     let times = Times { created_ms: NOW_MS, fresh_until_ms, stale_until_ms: fresh_until_ms };
-    let identity = ModelIdentity { model: model.into(), dimension: components };
+    let identity = ModelIdentity { model: model.into(), dimension: components, revision: 0 };
     let record = Arc::new(Record::new(vector, identity, times, None));
     let tiers = context.caches.tiers();
     assert!(tiers.remember(key, &record, tiers.generation()));
@@ -143,7 +143,7 @@ fn reply_cache(metrics: &Metrics, tiers: &Stack) -> ReplyCache {
         account: metrics.accounts().of("a", "", "a"),
         validity: Validity {
             fresh_until_ms: NOW_MS + 1_000,
-            identity: space_state.learn("a", 1).0,
+            identity: space_state.learn("a", 1, 0).0,
             replacements: space_state.replacements(),
             space_state,
             generation: tiers.generation(),

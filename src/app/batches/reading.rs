@@ -174,7 +174,7 @@ impl Reading {
         let (times, counts) = (self.times(), token_counts(&line.request, answer, self.speaks_f32(line)));
         let checksum_keys = ChecksumKeys::new(self.key_settings.config.cache.key_secret.as_ref());
         let records = line.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
-            let identity = ModelIdentity { model: Arc::clone(&model), dimension: vector.dimension() };
+            let identity = ModelIdentity { model: Arc::clone(&model), dimension: vector.dimension(), revision: 0 };
             // The importing instance assigns its own purge count.
             let record = Record::new(vector.clone(), identity, times, tokens).asked_as(&asked_as);
             (*key, at_rest::to_bytes(&record, 0, &checksum_keys.of(key)))

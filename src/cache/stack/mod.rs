@@ -3,6 +3,7 @@
 mod damage;
 mod lookup;
 mod moving;
+mod notes;
 mod purging;
 mod tiers;
 

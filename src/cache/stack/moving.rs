@@ -191,7 +191,7 @@ mod tests {
 
     fn arriving(n: u8, created_ms: u64) -> (Key, Bytes) {
         let vector = Vector::from_components(&[f32::from(n) + 1.0, 1.0]).expect("it is a vector");
-        let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };
+        let identity = ModelIdentity { model: Arc::from("m"), dimension: 2, revision: 0 };
         let times = Times { created_ms, fresh_until_ms: created_ms + 100, stale_until_ms: created_ms + 200 };
         (key(n), at_rest_under(&key(n), &Record::new(vector, identity, times, None)))
     }
@@ -242,7 +242,7 @@ mod tests {
         let stack = stack();
         let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
         let arriving = |codec| {
-            let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };
+            let identity = ModelIdentity { model: Arc::from("m"), dimension: 2, revision: 0 };
             let times = Times { created_ms: 950, fresh_until_ms: 1_050, stale_until_ms: 1_150 };
             let record = Record::new(Packed::pack(&vector, codec), identity, times, None);
             [(key(1), at_rest_under(&key(1), &record))]
@@ -295,7 +295,7 @@ mod tests {
     async fn an_expired_record_does_not_block_the_import_of_an_older_valid_one() {
         let stack = stack();
         let vector = Vector::from_components(&[1.0, 1.0]).expect("it is a vector");
-        let identity = ModelIdentity { model: Arc::from("m"), dimension: 2 };
+        let identity = ModelIdentity { model: Arc::from("m"), dimension: 2, revision: 0 };
         let times = Times { created_ms: 960, fresh_until_ms: 970, stale_until_ms: 980 };
         let expired = Arc::new(Record::new(vector, identity, times, None));
         assert!(stack.remember(key(1), &expired, stack.generation()));

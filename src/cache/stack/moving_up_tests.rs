@@ -13,7 +13,7 @@ use crate::vector::Vector;
 fn made_at(created_ms: u64) -> Record {
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
-    Record::new(vector, ModelIdentity { model: "a".into(), dimension: 2 }, times, None)
+    Record::new(vector, ModelIdentity { model: "a".into(), dimension: 2, revision: 0 }, times, None)
 }
 
 #[tokio::test]

@@ -37,7 +37,7 @@ pub(super) fn over(lower: Vec<Arc<dyn LowerTier>>) -> Stack {
 pub(super) fn record(model: &str) -> Arc<Record> {
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
     let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-    Arc::new(Record::new(vector, ModelIdentity { model: model.into(), dimension: 2 }, times, None))
+    Arc::new(Record::new(vector, ModelIdentity { model: model.into(), dimension: 2, revision: 0 }, times, None))
 }
 
 pub(super) fn at(now_ms: u64, space_state: &SpaceState) -> Lookup<'_> {
@@ -50,7 +50,7 @@ fn a_record_of_a_model_that_no_longer_answers_is_a_miss() {
     let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     stack.remember(key, &record("a"), stack.generation());
     assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Fresh(_, Tier::Memory)));
-    space_state.learn("b", 2);
+    space_state.learn("b", 2, 0);
     assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Stale(_)));
 }
 
@@ -79,7 +79,7 @@ fn a_purge_of_one_model_keeps_pending_fetches_of_others() {
     let begun = stack.generation();
     let asked = |model: &str| {
         let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-        let identity = ModelIdentity { model: "answering".into(), dimension: 1 };
+        let identity = ModelIdentity { model: "answering".into(), dimension: 1, revision: 0 };
         let vector = Vector::from_components(&[1.0]).expect("it is a vector");
         Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
     };
@@ -205,7 +205,7 @@ pub(super) fn keep(stack: &Stack, key: Key, record: &Arc<Record>) {
 async fn each_tier_is_queried_once_for_the_keys_that_upper_tiers_lack() {
     let (stack, disk, redis) = two_shelves();
     let (keys, space_state) = (keys(3), SpaceState::default());
-    space_state.learn("a", 2);
+    space_state.learn("a", 2, 0);
     keep(&stack, keys[0], &record("a"));
     keep(&stack, keys[1], &record("a"));
     disk.entries.lock().unwrap().remove(&keys[1]);
@@ -231,7 +231,7 @@ async fn a_fresh_record_in_a_lower_tier_wins_over_a_stale_one() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, space_state) = (keys(2), SpaceState::default());
     let later = Times { created_ms: 100, fresh_until_ms: 300, stale_until_ms: 400 };
-    let identity = ModelIdentity { model: "a".into(), dimension: 2 };
+    let identity = ModelIdentity { model: "a".into(), dimension: 2, revision: 0 };
     let vector = Vector::from_components(&[1.0, 2.0]).unwrap();
     keep(&stack, keys[0], &Arc::new(Record::new(vector, identity, later, None)));
     for key in &keys {
@@ -299,7 +299,7 @@ async fn the_last_model_is_recalled_after_a_restart() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, before, space) = (keys(2), SpaceState::default(), at(1, &SpaceState::default()).space);
     for (key, model) in keys.iter().zip(["old", "new"]) {
-        before.learn(model, 2);
+        before.learn(model, 2, 0);
         keep(&stack, *key, &record(model));
         stack.note_newest(&space, &record(model), &before, stack.generation());
     }
@@ -318,7 +318,7 @@ async fn a_promoted_record_does_not_replace_one_fetched_meanwhile() {
     let made_at = |created_ms| {
         let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
         let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
-        Arc::new(Record::new(vector, ModelIdentity { model: "a".into(), dimension: 2 }, times, None))
+        Arc::new(Record::new(vector, ModelIdentity { model: "a".into(), dimension: 2, revision: 0 }, times, None))
     };
     let bytes = bytes_under(&key, &made_at(1));
     lower.put(key, AtRest { bytes, until_ms: 200 });
@@ -337,7 +337,7 @@ async fn the_newest_saved_model_of_all_tiers_is_recalled() {
     let at_rest = |key: &Key, model: &str, created_ms| {
         let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
         let times = Times { created_ms, fresh_until_ms: 100, stale_until_ms: 200 };
-        let record = Record::new(vector, ModelIdentity { model: model.into(), dimension: 2 }, times, None);
+        let record = Record::new(vector, ModelIdentity { model: model.into(), dimension: 2, revision: 0 }, times, None);
         AtRest { bytes: bytes_under(key, &record), until_ms: 200 }
     };
     // The local disk has seen the old model last, another replica the new one.
@@ -364,7 +364,7 @@ async fn a_missing_saved_model_is_looked_up_once() {
     // Another replica meets a newer model. The old model on the local disk must not hide it forever.
     let times = Times { created_ms: 2, fresh_until_ms: 100_000, stale_until_ms: 200_000 };
     let vector = Vector::from_components(&[1.0, 2.0]).expect("it is a vector");
-    let newest = Record::new(vector, ModelIdentity { model: "b".into(), dimension: 2 }, times, None);
+    let newest = Record::new(vector, ModelIdentity { model: "b".into(), dimension: 2, revision: 0 }, times, None);
     let lookup = at(61_000, &space_state);
     let note = newest_of(&lookup.space);
     redis.put(note, AtRest { bytes: bytes_under(&note, &newest), until_ms: 200_000 });
@@ -379,7 +379,7 @@ async fn records_with_more_loss_than_the_codec_allows_are_misses() {
     let packed = |codec| {
         let vector = Vector::from_components(&[0.1, 0.7]).expect("it is a vector");
         let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-        let identity = ModelIdentity { model: "a".into(), dimension: 2 };
+        let identity = ModelIdentity { model: "a".into(), dimension: 2, revision: 0 };
         Record::new(Packed::pack(&vector, codec), identity, times, None)
     };
     let at_rest = |codec| AtRest { bytes: bytes_under(&key, &packed(codec)), until_ms: 200 };

@@ -125,7 +125,12 @@ mod tests {
         let (stack, disk, _redis) = two_shelves();
         let vector = Vector::from_components(&[0.1; 3_072]).expect("it is a vector");
         let times = Times { created_ms: 1, fresh_until_ms: u64::MAX, stale_until_ms: u64::MAX };
-        let record = Arc::new(Record::new(vector, ModelIdentity { model: "a".into(), dimension: 3_072 }, times, None));
+        let record = Arc::new(Record::new(
+            vector,
+            ModelIdentity { model: "a".into(), dimension: 3_072, revision: 0 },
+            times,
+            None,
+        ));
         let keys: Vec<_> =
             (0..2_048_u32).map(|n| KeyBuilder::new(None).part(Tag::Text, &n.to_le_bytes()).finish()).collect();
         let records = keys.iter().map(|key| (*key, &record));

@@ -152,7 +152,7 @@ mod tests {
             let stack = Stack::new(memory, vec![disk], Arc::default(), ChecksumKeys::default());
             let vector = Vector::from_components(&[1.0]).expect("it is a vector");
             let times = Times { created_ms: 0, fresh_until_ms: 100, stale_until_ms: 200 };
-            let identity = ModelIdentity { model: "m".into(), dimension: 1 };
+            let identity = ModelIdentity { model: "m".into(), dimension: 1, revision: 0 };
             let record = Arc::new(Record::new(vector, identity, times, None));
             stack.keep_below(KeyBuilder::new(None).finish(), &record, stack.generation());
             let (mut reader, mut file) = (ExportReader::default(), export(Arc::new(stack), 1).await);

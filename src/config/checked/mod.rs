@@ -4,6 +4,7 @@
 
 mod budget;
 mod cache;
+mod drift;
 mod egress;
 mod process;
 mod upstream;
@@ -11,6 +12,7 @@ mod whole;
 
 pub use budget::{BudgetConfig, BudgetUnit, DailyLimits};
 pub use cache::{AuthConfig, CacheConfig, CallerIdentity, DiskConfig, LeaseMode, RedisConfig, RedisNode, Scope};
+pub use drift::{DriftAction, DriftConfig};
 pub use egress::EgressConfig;
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{
-    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, DiskConfig, FallbackConfig,
-    LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig,
-    TracesConfig, UpstreamConfig,
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, DiskConfig, DriftConfig,
+    FallbackConfig, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig,
+    TlsConfig, TracesConfig, UpstreamConfig,
 };
 use crate::config::{Effective, SavingsConfig};
 
@@ -28,6 +28,8 @@ pub struct Config {
     pub breaker: BreakerConfig,
     /// Answers while the upstream is unavailable.
     pub fallback: FallbackConfig,
+    /// The model watch.
+    pub drift: DriftConfig,
     /// Contents, sharing and lifetime of the cache.
     pub cache: CacheConfig,
     /// The disk tier.

@@ -5,6 +5,7 @@ mod address;
 mod addresses;
 mod budget;
 mod cache;
+mod drift;
 mod egress;
 mod headers;
 mod limits;

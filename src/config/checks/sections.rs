@@ -9,7 +9,7 @@ use super::address::address;
 use super::egress::identity;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, budget, cache, limits, savings, stores, traces, upstream};
+use super::{across, addresses, budget, cache, drift, limits, savings, stores, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -47,6 +47,7 @@ fn read(reader: &mut Reader) -> Config {
         retry: retry(reader),
         breaker: breaker(reader),
         fallback: fallback(reader),
+        drift: drift::drift(reader),
         cache,
         disk: stores::disk(reader),
         redis: stores::redis(reader),

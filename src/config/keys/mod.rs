@@ -2,6 +2,7 @@
 
 mod budget;
 mod cache;
+mod drift;
 mod key;
 mod observing;
 mod ports;

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::labels::{
     AnswerEvent, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection, ReloadResult,
-    RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof,
+    RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
 use crate::process::governor::GovernorAction;
 
@@ -185,7 +185,15 @@ catalogue! {
     FLIGHTS: gauge("vecho_flights", &[],
         "Keys whose fetch is under way.");
     MODEL_DRIFTS: counter("vecho_model_drifts_total", &[],
-        "Times the upstream began to answer with another model name, which makes older entries misses.");
+        "Times another model began to answer, by its name or as drift.action found; older entries are misses then.");
+    WATCH_CHECKS: counter("vecho_model_checks_total", &[label::<WatchResult>("result")],
+        "Checks whether a model still gives vecho's own texts the same vectors, by result.");
+    WATCH_DRIFTED: gauge("vecho_model_drifted", &[LabelSet { name: "model", values: &[] }],
+        "1 if the last check of a model found other vectors than before, else 0.");
+    WATCH_DIFFERENCE: gauge("vecho_model_difference", &[LabelSet { name: "model", values: &[] }],
+        "Difference, 1 - cosine, that the last check of a model found; drift.bound is the limit.");
+    WATCH_TOKENS: counter("vecho_model_check_tokens_total", &[],
+        "Tokens that the upstream charged for these checks.");
     ROTATING_CREDENTIALS: counter("vecho_rotating_credentials_total", &[],
         "Callers whose bearer tokens change while their claims stay; in scope credential each token has its own entries.");
     TOKEN_PROOFS: counter("vecho_token_proofs_total", &[label::<TokenProof>("result")],

@@ -296,6 +296,26 @@ labels! {
 }
 
 labels! {
+    /// Result of a check whether a model has changed behind its name.
+    WatchResult {
+        /// There was nothing to compare with; the answer is the reference from now on.
+        First = "first",
+        /// The vectors are those of the reference.
+        Same = "same",
+        /// The vectors have changed.
+        Drifted = "drifted",
+        /// Two answers in a row differ from one another.
+        Unsteady = "unsteady",
+        /// No call was made, because the upstream counts as unavailable.
+        Skipped = "skipped",
+        /// The call failed, or was throttled.
+        Failed = "failed",
+        /// The upstream refused the call.
+        Refused = "refused",
+    }
+}
+
+labels! {
     /// A listening port.
     Port {
         /// The public port for applications.

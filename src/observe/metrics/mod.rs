@@ -26,6 +26,7 @@ mod tiers;
 mod traces;
 mod upstream;
 mod usage;
+mod watch;
 
 pub use budget::{BudgetFigures, BudgetMetrics};
 pub use cache::CacheMetrics;
@@ -37,7 +38,7 @@ pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
 pub use labels::{
     AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection,
-    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof,
+    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;
@@ -51,6 +52,7 @@ pub use tiers::{TierMetrics, TierStats};
 pub use traces::TraceMetrics;
 pub use upstream::{BreakerMetrics, Bucket, UpstreamFigures, UpstreamMetrics};
 pub use usage::UsageMetrics;
+pub use watch::WatchMetrics;
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ use super::tiers::TierMetrics;
 use super::traces::TraceMetrics;
 use super::upstream::UpstreamMetrics;
 use super::usage::UsageMetrics;
+use super::watch::WatchMetrics;
 
 type ScrapeHook = Arc<dyn Fn(&Metrics) + Send + Sync>;
 
@@ -39,6 +40,8 @@ pub struct Metrics {
     pub tiers: TierMetrics,
     /// Events of the cache as a whole.
     pub cache: CacheMetrics,
+    /// Checks of models.
+    pub watch: WatchMetrics,
     /// Connections of both ports.
     pub connections: ConnectionMetrics,
     /// Resident memory and the governor.
@@ -74,6 +77,7 @@ impl Metrics {
             upstream: UpstreamMetrics::new(&registrar),
             tiers: TierMetrics::new(&registrar),
             cache: CacheMetrics::new(&registrar),
+            watch: WatchMetrics::new(&registrar),
             connections: ConnectionMetrics::new(&registrar),
             memory: MemoryMetrics::new(&registrar),
             status: StatusMetrics::new(&registrar),

@@ -125,6 +125,11 @@ impl Front {
         value.parse().expect("a metric is a number")
     }
 
+    /// Returns the ops port's verdict on the process.
+    pub(crate) async fn health(&self) -> Value {
+        self.client.get(&format!("http://{}/api/performance/health", self.app.admin_addr())).await.json()
+    }
+
     /// Waits until a series is at `value` or above.
     pub(crate) async fn reaches(&self, series: &str, value: f64) {
         let begun = Instant::now();
