@@ -25,9 +25,10 @@ mod values;
 mod words;
 
 pub use checked::{
-    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, Config, DiskConfig, FallbackConfig, FallbackMode,
-    KeyHeader, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope,
-    ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, CompressionMode, Config, DiskConfig,
+    FallbackConfig, FallbackMode, KeyHeader, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode,
+    ReloadConfig, RetryConfig, Scope, ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding,
+    UpstreamTarget,
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};

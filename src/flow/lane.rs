@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
+use http::header::{ACCEPT_ENCODING, CONTENT_TYPE};
 
 use super::model_key;
 use super::request::Request;
 use crate::key::{KeyBuilder, Tag};
-use crate::upstream::{Lane, LaneProperties, forwardable};
+use crate::upstream::{Lane, LaneProperties, forwardable, offered_codings};
 use crate::wire::{Base64, RequestForm};
 
 /// Request headers that differ from call to call and do not affect the answer. Misses may share a call
@@ -61,6 +61,10 @@ impl Request<'_> {
         }
         // `forwardable` leaves out `content-type` with the other headers of the body.
         headers.insert(CONTENT_TYPE, content_type);
+        // Not a part of the id: vecho decodes the answer, so callers with other codings share calls.
+        if let Some(offer) = offered_codings(&self.context().config.upstream, origin.headers) {
+            headers.insert(ACCEPT_ENCODING, offer);
+        }
         let properties = LaneProperties {
             uri: origin.uri.clone(),
             headers,

@@ -1,4 +1,4 @@
-//! Body of a response: complete, rendered piece by piece, or streamed from the upstream.
+//! Body of a response: complete, rendered or compressed piece by piece, or streamed from the upstream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,9 +9,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::admission::Admission;
+use super::encoded::EncodedBody;
 use crate::process::pace::Pace;
 use crate::serve::UNSENT_BYTES;
-use crate::wire::Rendering;
+use crate::wire::{AnswerCoding, Encoder, Rendering};
+
+/// Largest body that is compressed at once. It takes a few slices of a worker's time at most.
+const AT_ONCE_BYTES: usize = 32 * 1024;
 
 /// Body of the response to one request. It holds the request's admission until it is sent.
 pub struct ReplyBody {
@@ -24,6 +28,7 @@ pub struct ReplyBody {
 enum ReplyContent {
     Whole(Bytes),
     Rendered(Box<RenderedContent>),
+    Encoded(Box<EncodedBody>),
     Streamed(Incoming),
 }
 
@@ -90,13 +95,47 @@ impl ReplyBody {
                 // hyper accepts another piece while fewer than `UNSENT_BYTES` are unsent, so it may hold more.
                 Some((UNSENT_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
             }
-            ReplyContent::Streamed(_) => None,
+            // The memory of a compressed body is reserved before it is compressed.
+            ReplyContent::Encoded(_) | ReplyContent::Streamed(_) => None,
         }
     }
 
     /// Holds `admission` until the body is sent.
     pub(super) fn hold(&mut self, admission: Admission) {
         self.admission = Some(admission);
+    }
+
+    /// Compresses a complete or rendered body. Returns false if it stays plain: it is streamed, has fewer than
+    /// `min_bytes`, or there is no memory for its compression.
+    pub(super) fn compress(&mut self, coding: AnswerCoding, min_bytes: usize) -> bool {
+        let compressed = match &self.content {
+            ReplyContent::Whole(bytes) if bytes.len() < min_bytes => return false,
+            // The length of a small body is known before it is sent.
+            ReplyContent::Whole(bytes) if bytes.len() <= AT_ONCE_BYTES => {
+                ReplyContent::Whole(Encoder::new(coding, Some(bytes.len())).encode(bytes, true).into())
+            }
+            ReplyContent::Whole(bytes) => {
+                let bytes = bytes.clone();
+                if !self.reserve(EncodedBody::bytes_for_whole(&bytes)) {
+                    return false;
+                }
+                ReplyContent::Encoded(Box::new(EncodedBody::whole(coding, bytes)))
+            }
+            ReplyContent::Rendered(content) => {
+                let rendering = content.rendering.clone();
+                if !self.reserve(EncodedBody::bytes_for_rendered()) {
+                    return false;
+                }
+                ReplyContent::Encoded(Box::new(EncodedBody::rendered(coding, rendering)))
+            }
+            ReplyContent::Encoded(_) | ReplyContent::Streamed(_) => return false,
+        };
+        self.content = compressed;
+        true
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.admission.as_mut().is_some_and(|admission| admission.reserve(bytes))
     }
 }
 
@@ -114,6 +153,7 @@ impl Body for ReplyBody {
                 Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
             }
             ReplyContent::Rendered(content) => ready!(content.poll_piece(context)).map(Frame::data).map(Ok),
+            ReplyContent::Encoded(body) => ready!(body.poll_part(context)).map(Frame::data).map(Ok),
             ReplyContent::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
         };
         Poll::Ready(frame)
@@ -123,6 +163,7 @@ impl Body for ReplyBody {
         match &self.content {
             ReplyContent::Whole(bytes) => bytes.is_empty(),
             ReplyContent::Rendered(content) => content.next >= content.rendering.inputs(),
+            ReplyContent::Encoded(body) => body.is_finished(),
             ReplyContent::Streamed(incoming) => incoming.is_end_stream(),
         }
     }
@@ -134,6 +175,7 @@ impl Body for ReplyBody {
                 .rendering
                 .exact_len()
                 .map_or_else(SizeHint::default, |bytes| SizeHint::with_exact(bytes.saturating_sub(content.sent_bytes))),
+            ReplyContent::Encoded(_) => SizeHint::default(),
             ReplyContent::Streamed(incoming) => incoming.size_hint(),
         }
     }

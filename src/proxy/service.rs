@@ -6,6 +6,7 @@ use http::header::CONNECTION;
 use http::{Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 
+use super::compression::{CompressionPlan, compress};
 use super::fast_path::FastPath;
 use super::intake::{drop_unsent, target_uri};
 use super::passthrough::ForwardContext;
@@ -18,11 +19,15 @@ use crate::observe::metrics::Route;
 use crate::upstream::{RouteKind, classify_path};
 
 impl Proxy {
-    /// Answers one request.
+    /// Answers one request of a caller nearby or far away.
     ///
     /// Branches that a hit does not take are in separate boxes, and the head is moved only into those branches: a
     /// future has the size of its largest branch and is copied several times before it runs.
-    pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send {
+    pub fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        caller_is_near: bool,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send {
         let (mut head, body) = request.into_parts();
         async move {
             let config = self.live.load();
@@ -45,8 +50,10 @@ impl Proxy {
             let finished = match self.admission_limit.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if let Some(similar) = similar => {
+                    let plan = CompressionPlan::new(config.compression, caller_is_near, &head.headers);
                     let request = Request::from_parts(head, body);
-                    Box::pin(self.similar(&config, request, (similar, admission), &guard)).await
+                    let finished = Box::pin(self.similar(&config, request, (similar, admission), &guard)).await;
+                    compress(plan, finished, &self.metrics.requests)
                 }
                 Ok(admission) if kind == RouteKind::Other => {
                     let (request, forward_context) =
@@ -56,6 +63,7 @@ impl Proxy {
                 Ok(mut admission) => match self.read_head(&head) {
                     Err(bad) => self.refuse_control(bad),
                     Ok((controls, cors)) => {
+                        let plan = CompressionPlan::new(config.compression, caller_is_near, &head.headers);
                         let request = (&head, body);
                         let finished = match self.fast_path(&config, request, controls, &mut admission, &guard).await {
                             FastPath::Hit(finished) => self.admit_reply(finished, admission),
@@ -68,7 +76,8 @@ impl Proxy {
                             }
                             FastPath::Miss(received) => self.miss(head, received, admission, &guard.span).await,
                         };
-                        self.with_cors(cors, finished)
+                        // CORS headers are stored before compression adds its own `vary`.
+                        compress(plan, self.with_cors(cors, finished), &self.metrics.requests)
                     }
                 },
             };

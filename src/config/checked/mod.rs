@@ -3,11 +3,13 @@
 //! Fields name their keys. [`KEYS`](super::KEYS) describes them.
 
 mod cache;
+mod compression;
 mod process;
 mod upstream;
 mod whole;
 
 pub use cache::{AuthConfig, CacheConfig, DiskConfig, RedisConfig, RedisNode, Scope};
+pub use compression::CompressionMode;
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };

@@ -4,6 +4,7 @@ mod across;
 mod address;
 mod addresses;
 mod cache;
+mod compression;
 mod headers;
 mod limits;
 mod ranges;

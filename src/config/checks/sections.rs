@@ -8,7 +8,7 @@ use toml::Value;
 use super::address::address;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, cache, limits, savings, stores, traces, upstream};
+use super::{across, addresses, cache, compression, limits, savings, stores, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -32,6 +32,7 @@ fn read(reader: &mut Reader) -> Config {
     let listen = reader.required("listen", address);
     let admin_listen = reader.required("admin_listen", address);
     let workers = workers(reader);
+    let compression = compression::to_callers(reader);
     let upstream = upstream::upstream(reader);
     let cache = cache::cache(reader, &upstream);
     let memory = limits::memory(reader);
@@ -39,6 +40,7 @@ fn read(reader: &mut Reader) -> Config {
         listen,
         admin_listen,
         workers,
+        compression,
         upstream,
         batch: batch(reader),
         retry: retry(reader),

@@ -1,6 +1,7 @@
-//! The configuration keys: their type, and one table of them in five groups.
+//! The configuration keys: their type, and one table of them by group.
 
 mod cache;
+mod compression;
 mod key;
 mod observing;
 mod ports;

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::labels::{
-    AnswerEvent, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult, RetryReason, Route,
-    SpanResult, Tier, TokenKind,
+    AnswerCoding, AnswerEvent, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult,
+    RetryReason, Route, SpanResult, Tier, TokenKind,
 };
 use crate::process::governor::GovernorAction;
 
@@ -121,6 +121,8 @@ catalogue! {
         "What these tokens cost, or would have cost, by savings.prices and in savings.currency.");
     BYPASS: counter("vecho_bypass_total", &[label::<Bypass>("reason")],
         "Embeddings requests that went through uncached, by reason.");
+    COMPRESSED: counter("vecho_compressed_answers_total", &[label::<AnswerCoding>("coding")],
+        "Answers that were compressed for their callers, by content coding.");
     REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],
         "Requests that vecho itself refused, by reason, on both ports.");
     UPSTREAM_CALLS: counter("vecho_upstream_calls_total", &[label::<CallOutcome>("outcome")],

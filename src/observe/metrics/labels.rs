@@ -54,6 +54,18 @@ labels! {
 }
 
 labels! {
+    /// Content coding of an answer that vecho compressed.
+    AnswerCoding {
+        /// RFC 1952
+        Gzip = "gzip",
+        /// RFC 7932
+        Brotli = "br",
+        /// RFC 8878
+        Zstd = "zstd",
+    }
+}
+
+labels! {
     /// Part of the public port that answered.
     Route {
         /// The embeddings route: cached input by input.
@@ -104,6 +116,11 @@ impl Outcome {
     /// lacked capacity. Requests that the upstream rejects do not count.
     pub const fn is_error(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Rejected)
+    }
+
+    /// Returns true if vecho itself has written the response, from vectors.
+    pub const fn has_vectors(self) -> bool {
+        matches!(self, Self::Hit | Self::Partial | Self::Miss | Self::Stale | Self::Mock)
     }
 }
 

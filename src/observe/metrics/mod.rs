@@ -34,8 +34,8 @@ pub use history::{COARSE_STEP_SECONDS, HistorySample, STEP_SECONDS, Samples};
 pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
 pub use labels::{
-    AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection, ReloadResult,
-    RetryReason, Route, SpanResult, Tier, TokenKind,
+    AnswerCoding, AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, Outcome, Port, Rejection,
+    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;
