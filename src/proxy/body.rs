@@ -116,14 +116,14 @@ impl ReplyBody {
             }
             ReplyContent::Whole(bytes) => {
                 let bytes = bytes.clone();
-                if !self.reserve(EncodedBody::bytes_for_whole(&bytes)) {
+                if !self.reserve(EncodedBody::bytes_for_whole(coding, &bytes)) {
                     return false;
                 }
                 ReplyContent::Encoded(Box::new(EncodedBody::whole(coding, bytes)))
             }
             ReplyContent::Rendered(content) => {
                 let rendering = content.rendering.clone();
-                if !self.reserve(EncodedBody::bytes_for_rendered()) {
+                if !self.reserve(EncodedBody::bytes_for_rendered(coding)) {
                     return false;
                 }
                 ReplyContent::Encoded(Box::new(EncodedBody::rendered(coding, rendering)))
@@ -188,18 +188,34 @@ mod tests {
     use super::*;
     use crate::process::pace::tests::turns_during;
     use crate::vector::Vector;
-    use crate::wire::Encoding;
+    use crate::wire::{Encoding, PREFERRED_CODINGS};
 
-    #[tokio::test]
-    async fn other_tasks_run_while_a_large_body_is_rendered() {
+    /// Returns an answer of many megabytes.
+    fn large() -> Rendering {
         let vector = Vector::from_components(&[0.012_345_678; 3_072]).expect("it is a vector");
         let (vectors, slots) = ([vector.into()].into(), [0; 512].into());
         let (encoding, model, prompt_tokens) = (Encoding::Float, "m".to_owned(), 1);
-        let rendering =
-            Rendering { vectors, slots, encoding, model, prompt_tokens, members: Vec::new(), mocks: Vec::new() };
-        let whole = rendering.to_bytes();
-        let (body, turns) = turns_during(ReplyBody::rendered(rendering, Arc::new(())).collect()).await;
+        Rendering { vectors, slots, encoding, model, prompt_tokens, members: Vec::new(), mocks: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn other_tasks_run_while_a_large_body_is_rendered() {
+        let whole = large().to_bytes();
+        let (body, turns) = turns_during(ReplyBody::rendered(large(), Arc::new(())).collect()).await;
         assert!(turns >= 2, "{turns} turns");
         assert!(body.expect("it is rendered").to_bytes() == whole);
+    }
+
+    #[tokio::test]
+    async fn other_tasks_run_while_a_large_body_is_compressed() {
+        for coding in PREFERRED_CODINGS {
+            let bodies = [EncodedBody::rendered(coding, large()), EncodedBody::whole(coding, large().to_bytes())];
+            for body in bodies {
+                let body = ReplyBody::of(ReplyContent::Encoded(Box::new(body)));
+                let (body, turns) = turns_during(body.collect()).await;
+                assert!(turns >= 2, "{coding:?}: {turns} turns");
+                assert!(body.expect("it is compressed").to_bytes().len() < 8_000_000, "{coding:?}");
+            }
+        }
     }
 }

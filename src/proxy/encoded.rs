@@ -48,13 +48,13 @@ impl EncodedBody {
     }
 
     /// Returns an upper bound of the memory for the compression of a complete body, besides that body.
-    pub(super) fn bytes_for_whole(plain: &Bytes) -> usize {
-        Encoder::MEMORY_BYTES + plain.len().min(UNSENT_BYTES + STEP_BYTES)
+    pub(super) fn bytes_for_whole(coding: AnswerCoding, plain: &Bytes) -> usize {
+        Encoder::memory_bytes(coding) + plain.len().min(UNSENT_BYTES + STEP_BYTES)
     }
 
     /// Returns an upper bound of the memory for the compression of a rendered body, besides that of rendering it.
-    pub(super) const fn bytes_for_rendered() -> usize {
-        Encoder::MEMORY_BYTES + STEP_BYTES
+    pub(super) const fn bytes_for_rendered(coding: AnswerCoding) -> usize {
+        Encoder::memory_bytes(coding) + STEP_BYTES
     }
 
     /// Compresses the next parts until there is something to send. Returns `None` at the end of the body.

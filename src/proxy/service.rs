@@ -44,16 +44,15 @@ impl Proxy {
             };
             let pattern = || similar.as_ref().map(|route| route.pattern()).or_else(|| pattern(kind, head.uri.path()));
             let span = self.flow.tracer.request(&head, pattern);
+            let plan = CompressionPlan::new(config.compression, caller_is_near, &head.headers);
             // A request that is dropped from here on is recorded as cancelled.
             let mut guard = RequestGuard::begin(&self.metrics, route, span);
             // Admission comes before the body is read, so a refused request takes no memory.
             let finished = match self.admission_limit.admit(&head.headers) {
                 Err(rejection) => self.overloaded(rejection),
                 Ok(admission) if let Some(similar) = similar => {
-                    let plan = CompressionPlan::new(config.compression, caller_is_near, &head.headers);
                     let request = Request::from_parts(head, body);
-                    let finished = Box::pin(self.similar(&config, request, (similar, admission), &guard)).await;
-                    compress(plan, finished, &self.metrics.requests)
+                    Box::pin(self.similar(&config, request, (similar, admission), &guard)).await
                 }
                 Ok(admission) if kind == RouteKind::Other => {
                     let (request, forward_context) =
@@ -63,7 +62,6 @@ impl Proxy {
                 Ok(mut admission) => match self.read_head(&head) {
                     Err(bad) => self.refuse_control(bad),
                     Ok((controls, cors)) => {
-                        let plan = CompressionPlan::new(config.compression, caller_is_near, &head.headers);
                         let request = (&head, body);
                         let finished = match self.fast_path(&config, request, controls, &mut admission, &guard).await {
                             FastPath::Hit(finished) => self.admit_reply(finished, admission),
@@ -76,12 +74,12 @@ impl Proxy {
                             }
                             FastPath::Miss(received) => self.miss(head, received, admission, &guard.span).await,
                         };
-                        // CORS headers are stored before compression adds its own `vary`.
-                        compress(plan, self.with_cors(cors, finished), &self.metrics.requests)
+                        self.with_cors(cors, finished)
                     }
                 },
             };
-            guard.ended(finished)
+            // CORS headers are stored by now, so they are stored without the `vary` of compression.
+            guard.ended(compress(plan, finished, &self.metrics.requests))
         }
     }
 }
