@@ -196,7 +196,9 @@ impl Stopped {
 
 fn serve_public(server: Server, proxy: Arc<Proxy>, metrics: &Arc<Metrics>) -> Running {
     let hooks = Arc::new(PortHooks::new(Port::Public, Arc::clone(metrics)));
-    server.with_hooks(hooks).start(move |request: Request<Incoming>, _peer: Peer| Arc::clone(&proxy).handle(request))
+    server
+        .with_hooks(hooks)
+        .start(move |request: Request<Incoming>, peer: Peer| Arc::clone(&proxy).handle(request, peer.is_near()))
 }
 
 fn serve_admin(bound: Bound, limits: ServeLimits, context: AdminContext, metrics: &Arc<Metrics>) -> Running {

@@ -77,6 +77,7 @@ fn carry(running: &Config, read: Config) -> Config {
     let effective = Effective::new(effective.cloned());
     // Fields that are not named keep their running values, because a part built at the start depends on them.
     Config {
+        compression: read.compression,
         upstream: carry_upstream(&running.upstream, read.upstream),
         batch: read.batch,
         retry: read.retry,
@@ -113,6 +114,7 @@ fn carry_upstream(running: &UpstreamConfig, read: UpstreamConfig) -> UpstreamCon
     UpstreamConfig {
         api_key: if replaced { read.api_key } else { running.api_key.clone() },
         encoding: read.encoding,
+        compression: read.compression,
         headers_timeout: read.headers_timeout,
         call_timeout: read.call_timeout,
         ..running.clone()
@@ -134,9 +136,11 @@ mod tests {
         ("listen", "127.0.0.1:1"),
         ("admin_listen", "127.0.0.1:2"),
         ("workers", "77"),
+        ("compression", "on"),
         ("upstream.url", "http://localhost:9/v1"),
         ("upstream.api_key_header", "api-key"),
         ("upstream.encoding", "float"),
+        ("upstream.compression", "off"),
         ("upstream.max_concurrent", "7"),
         ("upstream.connect_timeout", "7s"),
         ("upstream.headers_timeout", "7s"),

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE};
-use http::{HeaderMap, HeaderName, HeaderValue};
-
 use super::model_key;
 use super::request::Request;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::TokenOwner;
-use crate::upstream::{Lane, LaneProperties, deployment, forwardable};
+use crate::upstream::{Lane, LaneProperties, deployment, forwardable, offered_codings};
 use crate::wire::{Base64, RequestForm};
+use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Request headers that differ from call to call and do not affect the answer. Misses may share a call
 /// although these differ.
@@ -48,6 +47,10 @@ impl Request<'_> {
         // Tokens of one owner are never sent for one another, but their calls meet the same limits.
         let owner = self.caller.owner.filter(|_| self.trusted);
         let learns_as = owner.map_or(id, |owner| self.lane_key(form, &headers, Some(owner)));
+        // Not a part of the id: vecho decodes the answer, so callers with other codings share calls.
+        if let Some(offer) = offered_codings(&self.context().config.upstream, origin.headers) {
+            headers.insert(ACCEPT_ENCODING, offer);
+        }
         let properties = LaneProperties {
             uri: origin.uri.clone(),
             headers,

@@ -1,4 +1,4 @@
-//! Body of a response: complete, rendered piece by piece, or streamed from the upstream.
+//! Body of a response: complete, rendered or compressed piece by piece, or streamed from the upstream.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -9,10 +9,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
 use super::admission::Admission;
+use super::encoded::EncodedBody;
 use super::metering::BypassMeter;
 use crate::process::pace::Pace;
 use crate::serve::UNSENT_BYTES;
-use crate::wire::Rendering;
+use crate::wire::{AnswerCoding, Encoder, Rendering};
+
+/// Largest body that is compressed at once. It takes a few slices of a worker's time at most.
+const AT_ONCE_BYTES: usize = 32 * 1024;
 
 /// Body of the response to one request. It holds the request's admission until it is sent.
 pub struct ReplyBody {
@@ -27,6 +31,7 @@ pub struct ReplyBody {
 enum ReplyContent {
     Whole(Bytes),
     Rendered(Box<RenderedContent>),
+    Encoded(Box<EncodedBody>),
     Streamed(Incoming),
 }
 
@@ -93,7 +98,8 @@ impl ReplyBody {
                 // hyper accepts another piece while fewer than `UNSENT_BYTES` are unsent, so it may hold more.
                 Some((UNSENT_BYTES + 2 * rendering.largest_piece_len()).min(rendering.largest_len()))
             }
-            ReplyContent::Streamed(_) => None,
+            // The memory of a compressed body is reserved before it is compressed.
+            ReplyContent::Encoded(_) | ReplyContent::Streamed(_) => None,
         }
     }
 
@@ -105,6 +111,39 @@ impl ReplyBody {
     /// Shows the body to `meter` while it is sent.
     pub(super) fn meter(&mut self, meter: Box<BypassMeter>) {
         self.meter = Some(meter);
+    }
+
+    /// Compresses a complete or rendered body. Returns false if it stays plain: it is streamed, has fewer than
+    /// `min_bytes`, or there is no memory for its compression.
+    pub(super) fn compress(&mut self, coding: AnswerCoding, min_bytes: usize) -> bool {
+        let compressed = match &self.content {
+            ReplyContent::Whole(bytes) if bytes.len() < min_bytes => return false,
+            // The length of a small body is known before it is sent.
+            ReplyContent::Whole(bytes) if bytes.len() <= AT_ONCE_BYTES => {
+                ReplyContent::Whole(Encoder::new(coding, Some(bytes.len())).encode(bytes, true).into())
+            }
+            ReplyContent::Whole(bytes) => {
+                let bytes = bytes.clone();
+                if !self.reserve(EncodedBody::bytes_for_whole(coding, &bytes)) {
+                    return false;
+                }
+                ReplyContent::Encoded(Box::new(EncodedBody::whole(coding, bytes)))
+            }
+            ReplyContent::Rendered(content) => {
+                let rendering = content.rendering.clone();
+                if !self.reserve(EncodedBody::bytes_for_rendered(coding)) {
+                    return false;
+                }
+                ReplyContent::Encoded(Box::new(EncodedBody::rendered(coding, rendering)))
+            }
+            ReplyContent::Encoded(_) | ReplyContent::Streamed(_) => return false,
+        };
+        self.content = compressed;
+        true
+    }
+
+    fn reserve(&mut self, bytes: usize) -> bool {
+        self.admission.as_mut().is_some_and(|admission| admission.reserve(bytes))
     }
 }
 
@@ -122,6 +161,7 @@ impl Body for ReplyBody {
                 Some(std::mem::take(bytes)).filter(|bytes| !bytes.is_empty()).map(Frame::data).map(Ok)
             }
             ReplyContent::Rendered(content) => ready!(content.poll_piece(context)).map(Frame::data).map(Ok),
+            ReplyContent::Encoded(body) => ready!(body.poll_part(context)).map(Frame::data).map(Ok),
             ReplyContent::Streamed(incoming) => ready!(Pin::new(incoming).poll_frame(context)),
         };
         if let (Some(meter), Some(Ok(frame))) = (&mut self.meter, &frame)
@@ -136,6 +176,7 @@ impl Body for ReplyBody {
         match &self.content {
             ReplyContent::Whole(bytes) => bytes.is_empty(),
             ReplyContent::Rendered(content) => content.next >= content.rendering.inputs(),
+            ReplyContent::Encoded(body) => body.is_finished(),
             ReplyContent::Streamed(incoming) => incoming.is_end_stream(),
         }
     }
@@ -147,6 +188,7 @@ impl Body for ReplyBody {
                 .rendering
                 .exact_len()
                 .map_or_else(SizeHint::default, |bytes| SizeHint::with_exact(bytes.saturating_sub(content.sent_bytes))),
+            ReplyContent::Encoded(_) => SizeHint::default(),
             ReplyContent::Streamed(incoming) => incoming.size_hint(),
         }
     }
@@ -159,18 +201,34 @@ mod tests {
     use super::*;
     use crate::process::pace::tests::turns_during;
     use crate::vector::Vector;
-    use crate::wire::Encoding;
+    use crate::wire::{Encoding, PREFERRED_CODINGS};
 
-    #[tokio::test]
-    async fn other_tasks_run_while_a_large_body_is_rendered() {
+    /// Returns an answer of many megabytes.
+    fn large() -> Rendering {
         let vector = Vector::from_components(&[0.012_345_678; 3_072]).expect("it is a vector");
         let (vectors, slots) = ([vector.into()].into(), [0; 512].into());
         let (encoding, model, prompt_tokens) = (Encoding::Float, "m".to_owned(), 1);
-        let rendering =
-            Rendering { vectors, slots, encoding, model, prompt_tokens, members: Vec::new(), mocks: Vec::new() };
-        let whole = rendering.to_bytes();
-        let (body, turns) = turns_during(ReplyBody::rendered(rendering, Arc::new(())).collect()).await;
+        Rendering { vectors, slots, encoding, model, prompt_tokens, members: Vec::new(), mocks: Vec::new() }
+    }
+
+    #[tokio::test]
+    async fn other_tasks_run_while_a_large_body_is_rendered() {
+        let whole = large().to_bytes();
+        let (body, turns) = turns_during(ReplyBody::rendered(large(), Arc::new(())).collect()).await;
         assert!(turns >= 2, "{turns} turns");
         assert!(body.expect("it is rendered").to_bytes() == whole);
+    }
+
+    #[tokio::test]
+    async fn other_tasks_run_while_a_large_body_is_compressed() {
+        for coding in PREFERRED_CODINGS {
+            let bodies = [EncodedBody::rendered(coding, large()), EncodedBody::whole(coding, large().to_bytes())];
+            for body in bodies {
+                let body = ReplyBody::of(ReplyContent::Encoded(Box::new(body)));
+                let (body, turns) = turns_during(body.collect()).await;
+                assert!(turns >= 2, "{coding:?}: {turns} turns");
+                assert!(body.expect("it is compressed").to_bytes().len() < 8_000_000, "{coding:?}");
+            }
+        }
     }
 }

@@ -3,10 +3,12 @@
 mod admission;
 mod body;
 mod callers;
+mod compression;
 mod controls;
 mod cors;
 mod decode;
 mod embeddings;
+mod encoded;
 mod explain;
 mod fast_path;
 mod finished;

@@ -6,6 +6,7 @@ use http::header::CONNECTION;
 use http::{Method, Request, Response, Uri, request};
 use hyper::body::Incoming;
 
+use super::compression::{CompressionPlan, compress};
 use super::fast_path::FastPath;
 use super::intake::{drop_unsent, target_uri};
 use super::passthrough::ForwardContext;
@@ -18,11 +19,15 @@ use crate::observe::metrics::Route;
 use crate::upstream::{RouteKind, classify_path};
 
 impl Proxy {
-    /// Answers one request.
+    /// Answers one request of a caller nearby or far away.
     ///
     /// Branches that a hit does not take are in separate boxes, and the head is moved only into those branches: a
     /// future has the size of its largest branch and is copied several times before it runs.
-    pub fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Response<ReplyBody>> + Send {
+    pub fn handle(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        caller_is_near: bool,
+    ) -> impl Future<Output = Response<ReplyBody>> + Send {
         let (mut head, body) = request.into_parts();
         async move {
             let config = self.live.load();
@@ -39,6 +44,7 @@ impl Proxy {
             };
             let pattern = || similar.as_ref().map(|route| route.pattern()).or_else(|| pattern(kind, head.uri.path()));
             let span = self.flow.tracer.request(&head, pattern);
+            let plan = CompressionPlan::new(config.compression, caller_is_near, &head.headers);
             // A request that is dropped from here on is recorded as cancelled.
             let mut guard = RequestGuard::begin(&self.metrics, route, span);
             // Admission comes before the body is read, so a refused request takes no memory.
@@ -73,7 +79,8 @@ impl Proxy {
                     }
                 },
             };
-            guard.ended(finished)
+            // CORS headers are stored by now, so they are stored without the `vary` of compression.
+            guard.ended(compress(plan, finished, &self.metrics.requests))
         }
     }
 }

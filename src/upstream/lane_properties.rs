@@ -1,5 +1,6 @@
 //! Properties that all inputs of one lane share, and so all inputs of one call.
 
+use http::header::ACCEPT_ENCODING;
 use http::{HeaderMap, Uri};
 
 use crate::key::Key;
@@ -53,7 +54,11 @@ impl LaneProperties {
             Base64::Trusted | Base64::Unproven => self.known_dimension.or(self.asked_dimension),
         };
         // Per component: 16/3 bytes of base64 or about 13 of a decimal number, and 4 bytes of the vector.
-        let bytes_per_component = if self.encoding == Encoding::Base64 { 10 } else { 17 };
+        let plain = if self.encoding == Encoding::Base64 { 10 } else { 17 };
+        // A compressed answer is in memory beside the plain one: about three quarters of base64, or half of numbers.
+        let is_compressed = self.headers.contains_key(ACCEPT_ENCODING);
+        let compressed = if self.encoding == Encoding::Base64 { 4 } else { 7 };
+        let bytes_per_component = if is_compressed { plain + compressed } else { plain };
         known.unwrap_or(LIKELY_DIMENSION) * bytes_per_component
     }
 }

@@ -23,6 +23,7 @@ mod judgement;
 mod known_good;
 mod lane_properties;
 mod memory_budget;
+mod offer;
 mod own;
 mod permit;
 mod piece;
@@ -54,6 +55,7 @@ pub use headers::{
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
 pub use lane_properties::LaneProperties;
+pub use offer::offered_codings;
 pub use own::{Charge, OwnRequest, request_id};
 pub use piece::{Fetched, Missing, PieceResult, Report, Waiter};
 pub use redirect::location_for_caller;

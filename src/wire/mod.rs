@@ -19,8 +19,11 @@ mod unknown;
 mod usage;
 mod write;
 
+pub use crate::observe::metrics::AnswerCoding;
 pub use bypass::{Bypass, BypassCause};
-pub use coding::{Coding, Decoding, Step, Undecodable, content_codings};
+pub use coding::{
+    AcceptedCodings, ChosenCoding, Coding, Decoding, Encoder, PREFERRED_CODINGS, Step, Undecodable, content_codings,
+};
 pub use cost::{reading_bytes, similar_bytes};
 pub use error::{envelope, error_code, error_fields};
 pub use form::{RequestForm, WrittenEncoding};

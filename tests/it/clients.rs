@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::harness::script::{
-    AZURE_INFERENCE, HAYSTACK, LANGCHAIN, LANGCHAIN_NODE, LITELLM, LLAMA_INDEX, MISTRAL, OPENAI_NODE, OPENAI_PYTHON,
-    OPENAI_PYTHON_1, Script, VERCEL_NODE, VOYAGE,
+    AZURE_INFERENCE, HAYSTACK, LANGCHAIN, LANGCHAIN_NODE, LITELLM, LLAMA_INDEX, MISTRAL, OPENAI_COMPRESSED,
+    OPENAI_NODE, OPENAI_PYTHON, OPENAI_PYTHON_1, Script, VERCEL_NODE, VOYAGE,
 };
 use crate::harness::stub::Dialect;
 use crate::harness::{Behaviour, Stub, Vecho};
@@ -53,6 +53,31 @@ fn run_both(script: Script, dialect: Option<Dialect>) -> (Value, Value) {
 
 fn paths(stub: &Stub) -> BTreeSet<String> {
     stub.embedding_calls().into_iter().map(|call| call.path).collect()
+}
+
+/// Clients ask for compression by themselves.
+#[test]
+fn compressed_answers_give_clients_the_same_results_as_directly() {
+    for script in [OPENAI_PYTHON, OPENAI_NODE] {
+        let (alone, behind) = (stub(), stub());
+        let vecho = Vecho::start_with(&behind.base_url(), &[("VECHO_COMPRESSION", "on")]);
+        assert_equal(&run(script, &alone), &script.run(&vecho.base_url(), &behind.root_url()));
+    }
+}
+
+/// Vectors of all sizes, at once and in pieces, in both encodings, from the upstream and from the caches.
+#[test]
+fn the_openai_package_reads_the_vectors_of_the_upstream_from_compressed_answers() {
+    let (alone, behind) = (stub(), stub());
+    let vecho = Vecho::start_with(&behind.base_url(), &[("VECHO_COMPRESSION", "on")]);
+    let (direct, through) =
+        (run(OPENAI_COMPRESSED, &alone), OPENAI_COMPRESSED.run(&vecho.base_url(), &behind.root_url()));
+    let [direct, through] = [&direct, &through].map(|report| report.as_array().expect("a report is a list"));
+    assert_eq!(direct.len(), through.len());
+    for (direct, through) in direct.iter().zip(through) {
+        assert_eq!((&direct["coding"], &through["coding"]), (&Value::Null, &json!("gzip")));
+        assert!(direct["vectors"] == through["vectors"], "{} inputs", direct["inputs"]);
+    }
 }
 
 fn assert_no_difference(script: Script) {

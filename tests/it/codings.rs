@@ -184,3 +184,30 @@ async fn an_unreadable_compressed_answer_is_passed_on_without_its_coding() {
     };
     assert_eq!(plain, br#"{"data":"odd"}"#);
 }
+
+#[tokio::test]
+async fn calls_offer_codings_to_an_upstream_on_this_machine_only_if_configured() {
+    for (settings, offer) in [
+        (&[][..], None),
+        (&[("upstream.compression", "auto")], None),
+        (&[("upstream.compression", "off")], None),
+        (&[("upstream.compression", "on")], Some("gzip, br, zstd")),
+    ] {
+        let front = Front::with(settings).await;
+        let answer = front.post(texts_of(&["a"]).to_string()).header("accept-encoding", "gzip, deflate").send().await;
+        assert_eq!((answer.cache(), answer.vectors()), ("miss", tiny(&["a"])), "{settings:?}");
+        let call = front.stub.embedding_calls().pop().expect("a call");
+        assert_eq!(call.header("accept-encoding"), offer, "{settings:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_answer_in_an_offered_coding_has_the_vectors_of_a_plain_one() {
+    let front = Front::with(&[("upstream.compression", "on")]).await;
+    for coding in ["gzip", "br", "zstd"] {
+        front.stub.next(Behaviour::Encoded(coding));
+        let answer = front.embed(&[coding]).await;
+        assert_eq!((answer.cache(), answer.vectors()), ("miss", tiny(&[coding])));
+        assert_eq!(front.embed(&[coding]).await.vectors(), tiny(&[coding]));
+    }
+}

@@ -65,7 +65,7 @@ fn every_package_with_a_level_in_the_release_profile_has_one_in_dist() {
 fn files_have_no_cycles() {
     none(file_cycles(&sources()));
     none(
-        ["benches/compare", "benches/counts", "benches/disk", "benches/load"]
+        ["benches/codings", "benches/compare", "benches/counts", "benches/disk", "benches/load"]
             .into_iter()
             .flat_map(|bench| file_cycles(&read_folder(bench))),
     );

@@ -16,6 +16,7 @@ mod clients;
 mod coalescing;
 mod codecs;
 mod codings;
+mod compression;
 mod config;
 mod connections;
 mod controls;

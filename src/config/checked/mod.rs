@@ -4,6 +4,7 @@
 
 mod budget;
 mod cache;
+mod compression;
 mod drift;
 mod egress;
 mod process;
@@ -12,6 +13,7 @@ mod whole;
 
 pub use budget::{BudgetConfig, BudgetUnit, DailyLimits};
 pub use cache::{AuthConfig, CacheConfig, CallerIdentity, DiskConfig, LeaseMode, RedisConfig, RedisNode, Scope};
+pub use compression::CompressionMode;
 pub use drift::{DriftAction, DriftConfig};
 pub use egress::EgressConfig;
 pub use process::{

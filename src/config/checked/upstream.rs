@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use http::Uri;
 
-use crate::config::{EgressConfig, Secret};
+use crate::config::{CompressionMode, EgressConfig, Secret};
 
 /// `[upstream]`
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct UpstreamConfig {
     pub api_key_header: KeyHeader,
     /// `upstream.encoding`.
     pub encoding: UpstreamEncoding,
+    /// `upstream.compression`.
+    pub compression: CompressionMode,
     /// `upstream.max_concurrent`.
     pub max_concurrent: usize,
     /// `upstream.connect_timeout`.

@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 
 use super::{
-    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, DiskConfig, DriftConfig,
-    FallbackConfig, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig,
-    TlsConfig, TracesConfig, UpstreamConfig,
+    AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, CompressionMode, DiskConfig,
+    DriftConfig, FallbackConfig, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig,
+    ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig,
 };
 use crate::config::{Effective, SavingsConfig};
 
@@ -18,6 +18,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Threads of the runtime.
     pub workers: usize,
+    /// Compression of answers.
+    pub compression: CompressionMode,
     /// The upstream service.
     pub upstream: UpstreamConfig,
     /// Batching of misses.

@@ -5,6 +5,7 @@ mod address;
 mod addresses;
 mod budget;
 mod cache;
+mod compression;
 mod drift;
 mod egress;
 mod headers;

@@ -9,7 +9,7 @@ use super::address::address;
 use super::egress::identity;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, budget, cache, drift, limits, savings, stores, traces, upstream};
+use super::{across, addresses, budget, cache, compression, drift, limits, savings, stores, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -34,6 +34,7 @@ fn read(reader: &mut Reader) -> Config {
     let listen = reader.required("listen", address);
     let admin_listen = reader.required("admin_listen", address);
     let workers = workers(reader);
+    let compression = compression::to_callers(reader);
     let upstream = upstream::upstream(reader);
     let cache = cache::cache(reader, &upstream);
     let memory = limits::memory(reader);
@@ -42,6 +43,7 @@ fn read(reader: &mut Reader) -> Config {
         listen,
         admin_listen,
         workers,
+        compression,
         upstream,
         batch: batch(reader),
         retry: retry(reader),

@@ -2,6 +2,7 @@
 
 use http::Uri;
 
+use super::compression::from_upstream;
 use super::egress::egress;
 use super::headers::header_secret;
 use super::ranges::{ANY_BYTES, TIMEOUT};
@@ -14,6 +15,7 @@ pub(super) fn upstream(reader: &mut Reader) -> UpstreamConfig {
         api_key: header_secret(reader, "upstream.api_key"),
         api_key_header: key_header(reader, &target),
         encoding: reader.choice("upstream.encoding", &ENCODINGS),
+        compression: from_upstream(reader),
         max_concurrent: reader.count("upstream.max_concurrent", 1..=10_000),
         connect_timeout: reader.duration("upstream.connect_timeout", &TIMEOUT),
         headers_timeout: reader.optional_duration("upstream.headers_timeout", &TIMEOUT),

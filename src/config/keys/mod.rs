@@ -1,7 +1,8 @@
-//! The configuration keys: their type, and one table of them in six groups.
+//! The configuration keys: their type, and one table of them by group.
 
 mod budget;
 mod cache;
+mod compression;
 mod drift;
 mod key;
 mod observing;

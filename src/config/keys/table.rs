@@ -1,11 +1,19 @@
 //! The table of configuration keys. Files, environment, checks, documentation and reloads all use it.
 
 use super::key::ConfigKey;
-use super::{budget, cache, drift, observing, ports, serving, upstream};
+use super::{budget, cache, compression, drift, observing, ports, serving, upstream};
 
 /// The keys by group, in the order of the documentation.
-const GROUPS: [&[ConfigKey]; 7] =
-    [ports::KEYS, upstream::KEYS, drift::KEYS, cache::KEYS, serving::KEYS, budget::KEYS, observing::KEYS];
+const GROUPS: [&[ConfigKey]; 8] = [
+    ports::KEYS,
+    compression::KEYS,
+    upstream::KEYS,
+    drift::KEYS,
+    cache::KEYS,
+    serving::KEYS,
+    budget::KEYS,
+    observing::KEYS,
+];
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[ConfigKey] = &joined::<{ count() }>();

@@ -29,6 +29,13 @@ pub(super) const KEYS: &[ConfigKey] = &[
     )
     .live(),
     key(
+        "upstream.compression",
+        "\"auto\"",
+        "Content codings that embeddings calls offer to the upstream: auto (those of the caller, unless upstream.url is \
+         this machine), on (gzip, br and zstd), off.",
+    )
+    .live(),
+    key(
         "upstream.max_concurrent",
         "20",
         "Maximum number of embeddings calls in flight; a quarter more, at least one, for models that wait behind \

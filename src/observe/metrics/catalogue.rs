@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use super::labels::{
-    AnswerEvent, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection, ReloadResult,
-    RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
+    AnswerCoding, AnswerEvent, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection,
+    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
 use crate::process::governor::GovernorAction;
 
@@ -132,6 +132,8 @@ catalogue! {
         "Tokens of models without a price, which count at the highest price while money is limited.");
     BYPASS: counter("vecho_bypass_total", &[label::<Bypass>("reason")],
         "Embeddings requests that went through uncached, by reason.");
+    COMPRESSED: counter("vecho_compressed_answers_total", &[label::<AnswerCoding>("coding")],
+        "Answers that were compressed for their callers, by content coding.");
     REJECTED: counter("vecho_rejected_total", &[label::<Rejection>("reason")],
         "Requests that vecho itself refused, by reason, on both ports.");
     UPSTREAM_CALLS: counter("vecho_upstream_calls_total", &[label::<CallOutcome>("outcome")],

@@ -177,11 +177,6 @@ impl Registrar<'_> {
         self.keep(IntCounterVec::new(opts(family), &names(family)))
     }
 
-    /// Like [`Registrar::float_counter_vec`], for a gauge.
-    pub(super) fn float_gauge_vec(&self, family: &Family) -> GaugeVec {
-        self.keep(GaugeVec::new(opts(family), &names(family)))
-    }
-
     fn gauge_vec(&self, family: &Family) -> IntGaugeVec {
         self.keep(IntGaugeVec::new(opts(family), &names(family)))
     }

@@ -64,6 +64,18 @@ labels! {
 }
 
 labels! {
+    /// Content coding of an answer that vecho compressed.
+    AnswerCoding {
+        /// RFC 1952
+        Gzip = "gzip",
+        /// RFC 7932
+        Brotli = "br",
+        /// RFC 8878
+        Zstd = "zstd",
+    }
+}
+
+labels! {
     /// Part of the public port that answered.
     Route {
         /// The embeddings route: cached input by input.
@@ -117,6 +129,11 @@ impl Outcome {
     /// does what its operator wants.
     pub const fn is_error(self) -> bool {
         matches!(self, Self::Throttled | Self::Unavailable | Self::Rejected)
+    }
+
+    /// Returns true if vecho itself has written the response, from vectors.
+    pub const fn has_vectors(self) -> bool {
+        matches!(self, Self::Hit | Self::Partial | Self::Miss | Self::Stale | Self::Mock)
     }
 }
 

@@ -37,8 +37,8 @@ pub use history::{COARSE_STEP_SECONDS, HistorySample, STEP_SECONDS, Samples};
 pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
 pub use labels::{
-    AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection,
-    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
+    AnswerCoding, AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port,
+    Rejection, ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;

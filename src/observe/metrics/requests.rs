@@ -6,7 +6,7 @@ use prometheus::{Histogram, HistogramVec};
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
-use super::labels::{Bypass, Label, Outcome, Rejection, Route, TokenProof};
+use super::labels::{AnswerCoding, Bypass, Label, Outcome, Rejection, Route, TokenProof};
 use super::performance::Performance;
 use super::recent::Ended;
 
@@ -28,6 +28,7 @@ pub struct RequestMetrics {
     duration: [[OnceLock<Histogram>; Outcome::ALL.len()]; Route::ALL.len()],
     bypass: PerLabel<Bypass, Counter>,
     rejected: PerLabel<Rejection, Counter>,
+    compressed: PerLabel<AnswerCoding, Counter>,
     in_flight: Gauge,
     body_bytes_in_flight: Gauge,
     /// Bytes reserved for the vectors of requests in flight.
@@ -46,6 +47,7 @@ impl RequestMetrics {
             duration: Default::default(),
             bypass: registrar.counters(&catalogue::BYPASS),
             rejected: registrar.counters(&catalogue::REJECTED),
+            compressed: registrar.counters(&catalogue::COMPRESSED),
             in_flight: registrar.gauge(&catalogue::REQUESTS_IN_FLIGHT),
             body_bytes_in_flight: registrar.gauge(&catalogue::BODY_BYTES_IN_FLIGHT),
             vector_bytes_in_flight: registrar.gauge(&catalogue::VECTOR_BYTES_IN_FLIGHT),
@@ -80,6 +82,11 @@ impl RequestMetrics {
     /// Records a request that vecho itself rejected.
     pub fn rejected(&self, reason: Rejection) {
         self.rejected.of(reason).inc();
+    }
+
+    /// Records an answer that is sent in a content coding.
+    pub fn compressed(&self, coding: AnswerCoding) {
+        self.compressed.of(coding).inc();
     }
 
     /// Sets the number of requests in flight and the bytes of their bodies; for a hook of

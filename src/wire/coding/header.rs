@@ -35,7 +35,8 @@ pub fn content_codings(headers: &HeaderMap) -> Option<Vec<Coding>> {
 }
 
 impl Coding {
-    fn named(name: &[u8]) -> Option<Self> {
+    /// Returns the coding with this name, in any case.
+    pub(super) fn named(name: &[u8]) -> Option<Self> {
         const NAMES: [(&str, Coding); 5] = [
             ("gzip", Coding::Gzip),
             ("x-gzip", Coding::Gzip),

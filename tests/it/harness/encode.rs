@@ -1,13 +1,34 @@
 //! Bodies in content codings.
 
-use std::io::Write as _;
+use std::io::{Read as _, Write as _};
 
 use flate2::Compression;
+use flate2::read::GzDecoder;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
 /// Applies the codings of a `content-encoding` header in their order.
 pub(crate) fn encode(codings: &str, plain: &[u8]) -> Vec<u8> {
     codings.split(',').map(str::trim).fold(plain.to_vec(), |body, coding| encode_once(coding, &body))
+}
+
+/// Decodes a body in one coding. Panics if bytes are missing, damaged or left.
+pub(crate) fn decode(coding: &str, encoded: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    match coding {
+        "gzip" => {
+            let mut decoder = GzDecoder::new(encoded);
+            decoder.read_to_end(&mut plain).expect("the body is gzip");
+            assert!(decoder.into_inner().is_empty(), "bytes follow the body");
+        }
+        "br" => brotli::BrotliDecompress(&mut &*encoded, &mut plain).expect("the body is br"),
+        "zstd" => {
+            // Digits have at least three bits, so the body has at most three times the bytes.
+            plain.reserve(encoded.len() * 4 + 1024);
+            zstd_safe::decompress(&mut plain, encoded).expect("the body is zstd");
+        }
+        other => panic!("no decoder for {other}"),
+    }
+    plain
 }
 
 fn encode_once(coding: &str, plain: &[u8]) -> Vec<u8> {

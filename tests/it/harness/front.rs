@@ -139,6 +139,15 @@ impl Front {
         }
     }
 
+    /// Waits until a series is at zero.
+    pub(crate) async fn falls_to_zero(&self, series: &str) {
+        let begun = Instant::now();
+        while self.metric(series).await > 0.0 {
+            assert!(begun.elapsed() < DEADLINE, "{series} must fall to zero");
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// Advances the clock.
     pub(crate) fn pass(&self, time: Duration) {
         self.clock.advance_ms(u64::try_from(time.as_millis()).expect("a test's time is short"));

@@ -17,6 +17,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("blake3", &["admin/guard.rs", "config/source.rs", "key/", "cache/at_rest.rs", "cache/disk/checksum.rs"]),
     // The tests compare with it.
     ("bpe_openai", &["wire/tokens.rs"]),
+    ("brotli", &["wire/coding/"]),
     ("brotli_decompressor", &["wire/coding/"]),
     ("clap", &["cli/"]),
     ("flate2", &["wire/coding/"]),
