@@ -87,7 +87,7 @@ impl Caches {
             let pending = pending(&Handle::current().block_on(caches.tiers.settle(&purge)));
             caches.replies.clear();
             let is_remembered = caches.remembers(&pending);
-            Purged { entries: purge.forgotten, pending, is_remembered }
+            Purged { entries: purge.removed, pending, is_remembered }
         })
         .await
     }
@@ -109,7 +109,7 @@ impl Caches {
             caches.replies.clear();
             let settled = Handle::current().block_on(caches.tiers.settle(&purge));
             caches.replies.clear();
-            let mut removed = vec![(Tier::Memory, purge.forgotten), (Tier::Answers, replies)];
+            let mut removed = vec![(Tier::Memory, purge.removed), (Tier::Answers, replies)];
             removed.extend(settled.iter().map(|(tier, entries, _)| (*tier, *entries)));
             let pending = pending(&settled);
             let is_remembered = caches.remembers(&pending);
@@ -127,7 +127,7 @@ impl Caches {
     pub async fn purge_memory(&self, model: Option<&str>) -> Purged {
         self.on_blocking_thread(model, |caches, model| {
             // No purge count is raised, so records in the lower tiers stay valid and may return to memory.
-            let entries = caches.tiers.forget(model);
+            let entries = caches.tiers.purge_memory(model);
             caches.replies.clear();
             Purged { entries, ..Purged::default() }
         })

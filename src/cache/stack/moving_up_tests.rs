@@ -103,7 +103,7 @@ fn fetches_that_began_before_memory_was_cleared_are_not_stored() {
     let stack = over(Vec::new());
     let (key, begun) = (keys(1)[0], stack.generation());
     assert!(stack.remember(key, &record("a"), begun));
-    assert_eq!(stack.forget(Some("a")), 1);
+    assert_eq!(stack.purge_memory(Some("a")), 1);
     assert!(!stack.remember(key, &record("a"), begun));
     assert!(stack.memory().peek(&key).is_none());
 }
