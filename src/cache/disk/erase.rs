@@ -15,7 +15,10 @@ impl DiskStore {
     pub fn erase(&self, keys: &[Key]) -> io::Result<u64> {
         let keys: HashSet<Key> = keys.iter().copied().collect();
         let tags: HashSet<KeyTag> = keys.iter().map(KeyTag::from).collect();
+        // An append that began before has ended once this lock is free, so its entries are in these segments.
+        let appender = self.lock_appender();
         let numbers: Vec<u32> = self.lock_segments().keys().copied().collect();
+        drop(appender);
         let mut found = 0;
         for number in numbers {
             // A segment that was evicted meanwhile holds no entry any more.
