@@ -10,6 +10,7 @@ use super::{AdminContext, body};
 use crate::cache::purges::TOO_MANY_FORGOTTEN;
 use crate::cache::{Forgotten, Tier};
 use crate::config::Scope;
+use crate::flow::UNMEASURED;
 
 /// Describes a medium that still holds forgotten entries.
 const UNERASED: &str = "The disk still holds forgotten entries, which are never served: it is slow or fails, see the log. \
@@ -64,6 +65,9 @@ fn not_cacheable(refusal: &Value) -> Refusal {
     let text = |name: &str| refusal[name].as_str().map(str::to_owned);
     if refusal["reason"] == TOO_MANY_FORGOTTEN {
         return Refusal::TooManyForgotten;
+    }
+    if refusal["reason"] == UNMEASURED {
+        return Refusal::InputsUnmeasured;
     }
     let subject = ["member", "path"].into_iter().find_map(text);
     Refusal::NotCacheable {

@@ -35,7 +35,7 @@ mod tests;
 pub use context::RequestContext;
 pub use controls::{Calls, Controls};
 pub use job::{EmbedJob, RequestOrigin, join_headers, model_key, scope_key, space_key};
-pub use long_input::TooLong;
+pub use long_input::{InputRules, UNMEASURED, Unfit};
 pub use outcome::{Answer, FlowOutcome};
 pub use progress::{FetchResult, Served};
 pub use request::{speaks_f32, upstream_encoding};

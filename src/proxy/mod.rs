@@ -16,6 +16,7 @@ mod labels;
 mod notes;
 mod parts;
 mod passthrough;
+mod reading;
 mod reply;
 mod request_guard;
 mod routes;

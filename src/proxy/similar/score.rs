@@ -152,7 +152,7 @@ impl Proxy {
         let mut job = Box::new(EmbedJob { context, request, body: body.clone(), charge, origin });
         let cut = match self.flow.fit(&mut job).await {
             Ok(cut) => cut,
-            Err(too_long) => return Err(self.too_long_input(too_long).into()),
+            Err(unfit) => return Err(self.unfit(unfit).into()),
         };
         match self.flow.answer(&job).await {
             FlowOutcome::Answer(answer) => {
