@@ -209,7 +209,8 @@ impl Replies {
 
     /// Rejects a similarity request that cannot be understood.
     pub(super) fn bad_similar(&self, fault: &SimilarFault) -> Finished {
-        let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some("invalid_value"));
+        let code = if fault.is_too_long { TOO_LONG } else { "invalid_value" };
+        let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some(code));
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 

@@ -67,6 +67,7 @@ mod savings;
 mod scopes;
 mod serve;
 mod similar;
+mod similar_edges;
 mod stopping;
 mod the_stub;
 mod tls;
