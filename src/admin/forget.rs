@@ -10,6 +10,11 @@ use super::{AdminContext, body};
 use crate::cache::purges::TOO_MANY_FORGOTTEN;
 use crate::cache::{Forgotten, Tier};
 use crate::config::Scope;
+use crate::flow::UNMEASURED;
+
+/// Describes a medium that still holds forgotten entries.
+const UNERASED: &str = "The disk still holds forgotten entries, which are never served: it is slow or fails, see the log. \
+                        Repeat the request to overwrite them.";
 
 /// `POST /api/performance/cache/forget?path=`: the body is an embeddings request, the headers are those it would have. A
 /// header that chooses the scope may occur several times.
@@ -34,15 +39,24 @@ pub(super) async fn forget(
 }
 
 fn answer(inputs: usize, scopes: usize, forgotten: &Forgotten) -> AdminResponse {
-    let pending: Vec<&str> = forgotten.pending.iter().map(|tier| tier.label()).collect();
-    tracing::info!(inputs, scopes, ?pending, "inputs forgotten on request of the ops port");
+    let labels = |tiers: &[Tier]| tiers.iter().map(|tier| tier.label()).collect::<Vec<_>>();
+    let (pending, unerased) = (labels(&forgotten.pending), labels(&forgotten.unerased));
+    tracing::info!(inputs, scopes, ?pending, ?unerased, "inputs forgotten on request of the ops port");
     let removed = |(tier, entries): &(Tier, u64)| (tier.label().to_owned(), json!(entries));
     let removed: Map<String, Value> = forgotten.removed.iter().map(removed).collect();
     let mut answer = json!({ "inputs": inputs, "scopes": scopes, "removed_entries": removed, "pending": pending });
-    if pending.is_empty() {
+    if pending.is_empty() && unerased.is_empty() {
         return reply::ok(&answer);
     }
-    answer["warning"] = json!(warning(&forgotten.pending, forgotten.is_remembered));
+    let mut warnings = Vec::new();
+    if !pending.is_empty() {
+        warnings.push(warning(&forgotten.pending, forgotten.is_remembered));
+    }
+    if !unerased.is_empty() {
+        answer["unerased"] = json!(unerased);
+        warnings.push(UNERASED.to_owned());
+    }
+    answer["warning"] = json!(warnings.join(" "));
     reply::json(StatusCode::ACCEPTED, &answer)
 }
 
@@ -51,6 +65,9 @@ fn not_cacheable(refusal: &Value) -> Refusal {
     let text = |name: &str| refusal[name].as_str().map(str::to_owned);
     if refusal["reason"] == TOO_MANY_FORGOTTEN {
         return Refusal::TooManyForgotten;
+    }
+    if refusal["reason"] == UNMEASURED {
+        return Refusal::InputsUnmeasured;
     }
     let subject = ["member", "path"].into_iter().find_map(text);
     Refusal::NotCacheable {

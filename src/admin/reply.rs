@@ -12,6 +12,7 @@ use serde_json::json;
 
 use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
 use crate::cache::transfer::Pieces;
+use crate::flow::UNMEASURED;
 use crate::process::errors::BoxError;
 
 /// Body of a response: complete or streamed.
@@ -81,6 +82,11 @@ pub(super) enum Refusal {
          Purge the model instead: `DELETE /api/performance/cache?model=NAME`."
     )]
     TooManyForgotten,
+    #[error(
+        "Nothing was forgotten: the tokens of long inputs cannot be counted, so the texts to which they may have been cut \
+         are unknown. Try again, raise memory.limit_mb, or purge the model: `DELETE /api/performance/cache?model=NAME`."
+    )]
+    InputsUnmeasured,
     #[error("{0}")]
     BadBody(String),
     #[error("{message}")]
@@ -101,7 +107,7 @@ impl Refusal {
             | Self::NotCacheable { .. }
             | Self::TokenAsCredential => StatusCode::BAD_REQUEST,
             Self::TooManyForgotten => StatusCode::CONFLICT,
-            Self::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
+            Self::TooManyStreams | Self::InputsUnmeasured => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -118,6 +124,7 @@ impl Refusal {
             Self::NotCacheable { .. } => "not_cacheable",
             Self::TokenAsCredential => "token_as_credential",
             Self::TooManyForgotten => TOO_MANY_FORGOTTEN,
+            Self::InputsUnmeasured => UNMEASURED,
         }
     }
 
@@ -140,7 +147,7 @@ impl Refusal {
         if let Self::WrongMethod { allow, .. } = self {
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
         }
-        if matches!(self, Self::TooManyStreams) {
+        if matches!(self, Self::TooManyStreams | Self::InputsUnmeasured) {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));
         }
         reply

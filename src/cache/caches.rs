@@ -50,6 +50,8 @@ pub struct Forgotten {
     pub removed: Vec<(Tier, u64)>,
     /// Tiers that could not store it yet.
     pub pending: Vec<Tier>,
+    /// Tiers that have stored it, but whose medium still holds entries, which are never served.
+    pub unerased: Vec<Tier>,
     /// True if it survives a restart of the process although tiers are pending.
     pub is_remembered: bool,
 }
@@ -87,7 +89,7 @@ impl Caches {
             let pending = pending(&Handle::current().block_on(caches.tiers.settle(&purge)));
             caches.replies.clear();
             let is_remembered = caches.remembers(&pending);
-            Purged { entries: purge.forgotten, pending, is_remembered }
+            Purged { entries: purge.removed, pending, is_remembered }
         })
         .await
     }
@@ -109,11 +111,11 @@ impl Caches {
             caches.replies.clear();
             let settled = Handle::current().block_on(caches.tiers.settle(&purge));
             caches.replies.clear();
-            let mut removed = vec![(Tier::Memory, purge.forgotten), (Tier::Answers, replies)];
+            let mut removed = vec![(Tier::Memory, purge.removed), (Tier::Answers, replies)];
             removed.extend(settled.iter().map(|(tier, entries, _)| (*tier, *entries)));
             let pending = pending(&settled);
-            let is_remembered = caches.remembers(&pending);
-            Ok(Forgotten { removed, pending, is_remembered })
+            let (unerased, is_remembered) = (tiers_with(&settled, Durability::Unerased), caches.remembers(&pending));
+            Ok(Forgotten { removed, pending, unerased, is_remembered })
         });
         forgotten.await.expect("a purge must not panic")
     }
@@ -127,7 +129,7 @@ impl Caches {
     pub async fn purge_memory(&self, model: Option<&str>) -> Purged {
         self.on_blocking_thread(model, |caches, model| {
             // No purge count is raised, so records in the lower tiers stay valid and may return to memory.
-            let entries = caches.tiers.forget(model);
+            let entries = caches.tiers.purge_memory(model);
             caches.replies.clear();
             Purged { entries, ..Purged::default() }
         })
@@ -175,7 +177,11 @@ impl Caches {
 }
 
 fn pending(settled: &[(Tier, u64, Durability)]) -> Vec<Tier> {
-    settled.iter().filter(|(_, _, durability)| *durability == Durability::Pending).map(|(tier, ..)| *tier).collect()
+    tiers_with(settled, Durability::Pending)
+}
+
+fn tiers_with(settled: &[(Tier, u64, Durability)], wanted: Durability) -> Vec<Tier> {
+    settled.iter().filter(|(_, _, durability)| *durability == wanted).map(|(tier, ..)| *tier).collect()
 }
 
 impl Shrink for ReplyCache {

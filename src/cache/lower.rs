@@ -27,6 +27,8 @@ pub struct AtRest {
 pub enum Durability {
     /// The purge is final, even if this process ends now.
     ForGood,
+    /// The purge is final, but entries of forgotten inputs are still on the medium. They are never served.
+    Unerased,
     /// The tier cannot be reached. This process serves nothing that was purged, and tells the tier as soon as possible.
     Pending,
 }
@@ -66,7 +68,7 @@ pub trait LowerTier: Send + Sync + Debug {
 
     /// Handles a purge that is counted in the [`PurgeRegistry`]. Resolves once the purge survives this process and has
     /// reached all replicas that share the tier, or once it is certain that it cannot. Entries of forgotten inputs leave
-    /// the medium; the answer is their number. For other purges, whose entries may stay until they are evicted, it is 0.
+    /// the medium; the answer is their number, as far as they have left it by now. For other purges, whose entries may stay until they are evicted, it is 0.
     fn purged<'a>(
         &'a self,
         purges: &'a Arc<PurgeRegistry>,

@@ -51,8 +51,6 @@ struct PendingWrites {
     entries: KeyMap<QueuedWrite>,
     bytes: usize,
     puts: u64,
-    /// Number of times that all entries were removed.
-    clears: u64,
     /// Number of callers that wait for an empty queue.
     drains: usize,
 }
@@ -89,8 +87,6 @@ pub struct WriteBatch {
     /// The entries.
     pub entries: Vec<(Key, AtRest)>,
     puts: Vec<u64>,
-    /// Number of clearings before it was taken.
-    clears: u64,
 }
 
 impl WriteQueue {
@@ -143,10 +139,21 @@ impl WriteQueue {
         self.lock().entries.contains_key(key)
     }
 
-    /// Returns true if the queue was cleared after `batch` was taken. Then the batch must not be written, even if some of
-    /// its keys were put again.
-    pub fn was_cleared_since(&self, batch: &WriteBatch) -> bool {
-        self.lock().clears != batch.clears
+    /// Returns the entries of a batch that must still be written. An entry that was removed meanwhile must not be, even
+    /// if its key was put again. Each entry is checked when the iterator reaches it.
+    pub fn wanted<'b>(&self, batch: &'b WriteBatch) -> impl Iterator<Item = (&'b Key, &'b AtRest)> {
+        let entries = batch.entries.iter().zip(&batch.puts);
+        entries.filter(|((key, _), put)| self.holds_put(key, **put)).map(|((key, entry), _)| (key, entry))
+    }
+
+    /// Returns the keys of a batch without an entry in the queue. They were removed while the batch was under way.
+    pub fn removed(&self, batch: &WriteBatch) -> Vec<Key> {
+        let pending = self.lock();
+        batch.entries.iter().map(|(key, _)| *key).filter(|key| !pending.entries.contains_key(key)).collect()
+    }
+
+    fn holds_put(&self, key: &Key, put: u64) -> bool {
+        self.lock().entries.get(key).is_some_and(|entry| entry.put == put)
     }
 
     /// Waits until a batch is complete and returns it. It has at least one entry.
@@ -196,7 +203,7 @@ impl WriteQueue {
             let Some(entry) = pending.entries.remove(key) else { continue };
             let size = size(&entry.at_rest);
             pending.bytes -= size;
-            // A batch under way keeps its entries. Its writer skips those that `holds` does not find any more.
+            // A batch under way keeps its entries. Its writer skips them, because `wanted` leaves them out from now on.
             if !entry.is_taken {
                 pending.order_bytes -= size;
                 pending.order.retain(|queued| queued != key);
@@ -209,8 +216,7 @@ impl WriteQueue {
     /// Removes all entries.
     pub fn clear(&self) {
         let mut pending = self.lock();
-        // A batch under way keeps its entries. Its writer skips them, because `was_cleared_since` is true from now on.
-        pending.clears += 1;
+        // A batch under way keeps its entries. Its writer skips them, as after `remove`.
         pending.order.clear();
         pending.order_bytes = 0;
         pending.entries.clear();
@@ -263,7 +269,6 @@ impl PendingWrites {
             entries: KeyMap::default(),
             bytes: 0,
             puts: 0,
-            clears: 0,
             drains: 0,
         }
     }
@@ -319,7 +324,7 @@ impl PendingWrites {
             puts.push(entry.put);
         }
         self.order_bytes -= bytes;
-        WriteBatch { entries, puts, clears: self.clears }
+        WriteBatch { entries, puts }
     }
 }
 

@@ -124,18 +124,22 @@ async fn a_cleared_queue_is_drained_and_accepts_entries_again() {
 }
 
 #[tokio::test]
-async fn a_batch_from_before_a_clearing_stays_cleared_if_its_key_is_put_again() {
-    let queue = WriteQueue::new(10_000, AT_ONCE);
-    queue.push(key(1), entry("old"));
-    let cleared = queue.next().await;
-    assert!(!queue.was_cleared_since(&cleared));
-    queue.clear();
-    queue.push(key(1), entry("new"));
-    assert!(queue.was_cleared_since(&cleared));
-    queue.done(&cleared);
-    let batch = queue.next().await;
-    assert_eq!(batch.entries, [(key(1), entry("new"))]);
-    assert!(!queue.was_cleared_since(&batch));
+async fn entries_that_left_the_queue_stay_unwanted_if_their_key_is_put_again() {
+    let wanted = |queue: &WriteQueue, batch: &WriteBatch| queue.wanted(batch).map(|(key, _)| *key).collect::<Vec<_>>();
+    let leave: [fn(&WriteQueue); 2] = [WriteQueue::clear, |queue| queue.remove(&[key(1)])];
+    for leave in leave {
+        let queue = WriteQueue::new(10_000, AT_ONCE);
+        queue.push(key(1), entry("old"));
+        let gone = queue.next().await;
+        assert_eq!((wanted(&queue, &gone), queue.removed(&gone)), (vec![key(1)], vec![]));
+        leave(&queue);
+        assert_eq!((wanted(&queue, &gone), queue.removed(&gone)), (vec![], vec![key(1)]));
+        queue.push(key(1), entry("new"));
+        assert_eq!((wanted(&queue, &gone), queue.removed(&gone)), (vec![], vec![]));
+        queue.done(&gone);
+        let batch = queue.next().await;
+        assert_eq!((batch.entries.clone(), wanted(&queue, &batch)), (vec![(key(1), entry("new"))], vec![key(1)]));
+    }
 }
 
 #[tokio::test]

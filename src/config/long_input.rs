@@ -42,11 +42,15 @@ impl LongInputRules {
         Ok(rules)
     }
 
-    /// Returns the treatment for a model. `is_known` tells whether its maximum length is known without the
-    /// configuration.
-    pub fn of(&self, model: &str, is_known: bool) -> LongInput {
-        let usual = if is_known { self.others } else { LongInput::Pass };
-        self.models.get(model).copied().unwrap_or(usual)
+    /// Returns the treatment for a model, or `None` if its maximum length is unknown. `is_known` tells whether the
+    /// length is known without the configuration.
+    pub fn of(&self, model: &str, is_known: bool) -> Option<LongInput> {
+        self.models.get(model).copied().or_else(|| is_known.then_some(self.others))
+    }
+
+    /// Returns true if inputs of some model are refused.
+    pub fn may_reject(&self) -> bool {
+        self.others == LongInput::Reject || self.models.values().any(|treatment| *treatment == LongInput::Reject)
     }
 }
 

@@ -8,16 +8,23 @@ use std::sync::Arc;
 use super::progress::{Progress, Served, Slot};
 use super::request::Request;
 use super::space_key;
+use super::vector_budget::{VECTOR_BYTES, VectorReservation};
 use crate::cache::{Found, Lookup, Record};
 use crate::key::Key;
-use crate::learned::ModelIdentity;
+use crate::learned::{ModelIdentity, SpaceState};
 use crate::observe::metrics::InputSource;
-use crate::vector::Vector;
+use crate::vector::{COMPONENT_BYTES, Vector};
 use crate::wire::Space;
 
 /// Models with shorter vectors of this kind, by the name in their answers, with their own dimension. Source: OpenAI's
 /// guide to embeddings, which states for the third generation that a shortened and normalised vector is valid.
 const MODELS: [(&str, u32); 2] = [("text-embedding-3-small", 1536), ("text-embedding-3-large", 3072)];
+
+/// Memory of the longest vector of these models.
+const LARGEST_BYTES: usize = 3072 * COMPONENT_BYTES + VECTOR_BYTES;
+
+/// Maximum number of longer vectors in memory at once. They are not part of the request's own reservation.
+const SLICE_KEYS: usize = 128;
 
 impl Request<'_> {
     /// Fills keys without a vector from longer cached vectors of the same texts.
@@ -26,8 +33,9 @@ impl Request<'_> {
         let Some(dimensions) = self.job.request.space.dimensions else {
             return;
         };
-        // `no-cache` asks for the service's own vectors.
-        if !self.trusted || context.controls.no_cache {
+        // `no-cache` asks for the service's own vectors. Another model may answer by now for these dimensions, or ignore
+        // them.
+        if !self.trusted || context.controls.no_cache || !may_be_cut(&self.space.space_state, Some(dimensions)) {
             return;
         }
         for longer in longer_spaces(&self.job.request.space, dimensions) {
@@ -35,30 +43,60 @@ impl Request<'_> {
             if places.is_empty() {
                 return;
             }
-            let found = self.find_longer(&longer, &places).await;
-            for (place, found) in places.into_iter().zip(found) {
+            self.derive_from(&longer, (&places, dimensions), progress).await;
+        }
+    }
+
+    /// Fills these places from vectors of another space, as many at once as memory allows.
+    async fn derive_from(&self, longer: &Space, (places, dimensions): (&[usize], u32), progress: &mut Progress) {
+        let space = space_key(&self.job.origin.scope, &self.job.origin.uri, longer);
+        let space_state = self.flow.spaces.of(space);
+        let Some((_held, count)) = self.take_room_for(places.len()) else { return };
+        let lookup = Lookup { space_state: &space_state, space, ..self.lookup() };
+        for places in places.chunks(count) {
+            // The look-up of an earlier slice may have found out which model answers.
+            if !may_be_cut(&space_state, longer.dimensions) {
+                return;
+            }
+            let input = |place: &usize| &self.job.request.inputs[self.plan.firsts[*place]];
+            let keys: Vec<Key> = places.iter().map(|place| input(place).key(&space)).collect();
+            // The records stay where they are: their own requests decide whether they move up.
+            let found = self.flow.tiers.examine(&keys, &lookup).await;
+            for (place, found) in places.iter().zip(found) {
                 if let Found::Fresh(record, _) = found
                     && let Some(record) = shortened(&record, dimensions, self.space.space_state.revision())
-                    // Another model may answer by now for these dimensions, or ignore them.
                     && self.space.space_state.accepts(&record.identity)
                 {
                     let served = Served { record: Arc::new(record), source: InputSource::Derived, call: None };
-                    progress.slots[place] = Slot::Served(served);
+                    progress.slots[*place] = Slot::Served(served);
                 }
             }
         }
     }
 
-    /// Looks up the inputs of these places in another space.
-    async fn find_longer(&self, longer: &Space, places: &[usize]) -> Vec<Found> {
-        let space = space_key(&self.job.origin.scope, &self.job.origin.uri, longer);
-        let space_state = self.flow.spaces.of(space);
-        let lookup = Lookup { space_state: &space_state, space, ..self.lookup() };
-        let keys: Vec<Key> =
-            places.iter().map(|place| self.job.request.inputs[self.plan.firsts[*place]].key(&space)).collect();
-        // The records stay where they are: their own requests decide whether they move up.
-        self.flow.tiers.examine(&keys, &lookup).await
+    /// Reserves memory for longer vectors. Returns the number that fits, at most `count`, or `None` if none fits.
+    fn take_room_for(&self, count: usize) -> Option<(VectorReservation, usize)> {
+        // A record is read from a tier as bytes, which are held until all of them are decoded. A look-up in a new space
+        // reads all tiers at once.
+        let copies = 1 + self.flow.tiers.lower().len();
+        let (mut count, held) = (count.min(SLICE_KEYS), VectorReservation::default());
+        while count > 0 {
+            if self.flow.vector_budget.take_more(&held, copies * count * LARGEST_BYTES) {
+                return Some((held, count));
+            }
+            count /= 2;
+        }
+        None
     }
+}
+
+/// Returns false if the model that answers in a space is known, and its vectors are not made for being cut, or have
+/// another dimension than the one asked for.
+fn may_be_cut(space_state: &SpaceState, dimensions: Option<u32>) -> bool {
+    space_state.identity().is_none_or(|identity| {
+        let has_dimensions = dimensions.is_none_or(|dimensions| dimensions as usize == identity.dimension);
+        has_dimensions && MODELS.iter().any(|(known, _)| **known == *identity.model)
+    })
 }
 
 /// Returns the spaces of longer vectors: the one without `dimensions`, and the one that names the model's own.

@@ -44,7 +44,7 @@ pub use context::RequestContext;
 pub use controls::{Calls, Controls};
 pub use fetch_leases::FetchLeases;
 pub use job::{EmbedJob, RequestOrigin, join_headers, model_key, scope_key, space_key};
-pub use long_input::TooLong;
+pub use long_input::{InputRules, UNMEASURED, Unfit};
 pub use model_check::watch_models;
 pub use outcome::{Answer, FlowOutcome};
 pub use progress::{FetchResult, Served};

@@ -296,7 +296,7 @@ async fn a_hit_that_began_before_a_purge_or_refresh_has_the_earlier_validity() {
     let served = || completion(&flow, (0, Codec::Lossless), false);
     let plain = joined(&flow, Controls::default(), served(), || {}).await.validity.expect("it is a hit");
     assert!(plain.generation == flow.tiers.generation() && plain.replacements == plain.space_state.replacements());
-    let purge = || assert_eq!(flow.tiers.forget(None), 0, "the vector was never stored");
+    let purge = || assert_eq!(flow.tiers.purge_memory(None), 0, "the vector was never stored");
     let purged = joined(&flow, Controls::default(), served(), purge).await.validity.expect("it is a hit");
     assert!(purged.generation != flow.tiers.generation());
     let refresh = || plain.space_state.note_replacement();

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use crate::process::governor::Governor;
 use crate::wire::{Input, tokens};
@@ -21,8 +21,8 @@ const LARGEST_SHARE: u64 = 4;
 /// After a refusal, memory is not requested again for this long.
 const ASK_AGAIN_AFTER_MS: u64 = 60_000;
 
-/// Longest wait of a request for the counts of others. Beyond it its own tokens are estimated, so that the long texts of
-/// one caller do not hold up the hits of another.
+/// Longest wait for the counts of others, if the count is for usage alone. Beyond it the tokens are estimated, so that the
+/// long texts of one caller do not hold up the hits of another.
 const TURN_WITHIN: Duration = Duration::from_secs(1);
 
 /// Tokenizer with tables that are loaded on demand. One thread counts, because each thread that counts keeps recent
@@ -47,6 +47,15 @@ struct Tables {
     is_loaded: AtomicBool,
     no_room_until_ms: AtomicU64,
     governor: OnceLock<Weak<Governor>>,
+}
+
+/// Reason why inputs were not measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unmeasured {
+    /// The tables do not fit in memory, or the machine has no thread left.
+    NoRoom,
+    /// Other requests were measured for too long.
+    Late,
 }
 
 /// Measures one input with the tables.
@@ -81,22 +90,37 @@ impl Tokenizer {
     /// Returns the tokens of each input, or `None` if the tables do not fit in memory or other requests are counted for
     /// too long.
     pub async fn count(&self, inputs: &[&Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
-        self.measure(inputs, counted_tokens, now_ms).await
+        self.measure(inputs, (counted_tokens, now_ms), Instant::now() + TURN_WITHIN).await.ok()
     }
 
-    /// Returns [`Input::allowed_len`] of each input, or `None` like [`Tokenizer::count`].
-    pub async fn allowed_lens(&self, inputs: &[&Input<'_>], now_ms: u64) -> Option<Vec<u32>> {
-        self.measure(inputs, allowed_len, now_ms).await
+    /// Returns [`Input::allowed_len`] of each input. Waits for other requests until the deadline: a guess would send an
+    /// input that must not be sent.
+    pub async fn allowed_lens(
+        &self,
+        inputs: &[&Input<'_>],
+        now_ms: u64,
+        deadline: Instant,
+    ) -> Result<Vec<u32>, Unmeasured> {
+        let measured = self.measure(inputs, (allowed_len, now_ms), deadline);
+        timeout_at(deadline, measured).await.unwrap_or(Err(Unmeasured::Late))
     }
 
-    async fn measure(&self, inputs: &[&Input<'_>], measure: Measure, now_ms: u64) -> Option<Vec<u32>> {
+    async fn measure(
+        &self,
+        inputs: &[&Input<'_>],
+        (measure, now_ms): (Measure, u64),
+        turn_until: Instant,
+    ) -> Result<Vec<u32>, Unmeasured> {
         // Token arrays have their length, which needs neither the tables nor a turn.
         if inputs.iter().all(|input| matches!(input, Input::Tokens(_))) {
-            return Some(inputs.iter().map(|input| measure(input)).collect());
+            return Ok(inputs.iter().map(|input| measure(input)).collect());
         }
-        let turn = timeout(TURN_WITHIN, Arc::clone(&self.turn).acquire_owned()).await.ok()?.ok()?;
+        let turn =
+            timeout_at(turn_until, Arc::clone(&self.turn).acquire_owned()).await.map_err(|_| Unmeasured::Late)?;
+        let turn = turn.expect("the semaphore must stay open");
         let inputs = inputs.iter().map(|input| input.to_owned_input()).collect();
-        self.submit((inputs, measure), now_ms, Some(turn))?.await.ok().flatten()
+        let measured = self.submit((inputs, measure), now_ms, Some(turn)).ok_or(Unmeasured::NoRoom)?;
+        measured.await.ok().flatten().ok_or(Unmeasured::NoRoom)
     }
 
     /// Like [`Tokenizer::count`], for threads that may block.
@@ -165,7 +189,8 @@ impl Tables {
             if before == 0 {
                 tracing::warn!(
                     table_bytes = TABLE_BYTES,
-                    "memory.limit_mb leaves no room for the tokenizer's tables; estimating the tokens of hits"
+                    "memory.limit_mb leaves no room for the tokenizer's tables; the tokens of hits are estimated, and \
+                     limits.long_input has no effect on texts"
                 );
             }
         }
@@ -239,6 +264,22 @@ mod tests {
         assert!(expected.contains(&begun.elapsed()), "{:?}", begun.elapsed());
         drop(turn);
         assert_eq!(tokenizer.count(&[&text], 1).await, Some(vec![2]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_length_of_an_input_is_awaited_until_the_deadline() {
+        let tokenizer = Tokenizer::default();
+        let turn = Arc::clone(&tokenizer.turn).acquire_owned().await.expect("it is never closed");
+        let text = Input::Text("Hello world".into());
+        let deadline = Instant::now() + 60 * TURN_WITHIN;
+        assert_eq!(tokenizer.allowed_lens(&[&text], 1, deadline).await, Err(Unmeasured::Late));
+        assert!(Instant::now() >= deadline);
+        let inputs = [&text];
+        let (lens, ()) = tokio::join!(tokenizer.allowed_lens(&inputs, 1, deadline + 60 * TURN_WITHIN), async {
+            tokio::time::sleep(10 * TURN_WITHIN).await;
+            drop(turn);
+        });
+        assert_eq!(lens, Ok(vec![u32::MAX]));
     }
 
     #[tokio::test]

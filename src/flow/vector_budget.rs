@@ -18,7 +18,7 @@ use crate::vector::packed::Packed;
 const UNIT_BYTES: usize = 1024;
 
 /// Memory of a vector in addition to its components: its record, its key and its places in the request.
-const VECTOR_BYTES: usize = 256;
+pub(super) const VECTOR_BYTES: usize = 256;
 
 /// Largest reservation of a small request. Vectors in memory up to this size are not counted at all.
 const SMALL_BYTES: usize = 64 * 1024;

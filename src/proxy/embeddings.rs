@@ -9,11 +9,12 @@ use hyper::body::Incoming;
 use super::admission::Admission;
 use super::fast_path::Received;
 use super::finished::Finished;
-use super::intake::{path_model, read_origin, target_uri};
+use super::intake::{read_origin, target_uri};
 use super::labels::RequestLabels;
 use super::metering::{BypassCost, BypassMeter};
 use super::notes::{Notes, mark_bypass, mark_cut, tell_fallback};
 use super::passthrough::{ForwardContext, map_location, timed};
+use super::reading::read_admitted;
 use super::{Proxy, ReplyBody, traced};
 use crate::cache::reply_cache::{self, Validity};
 use crate::config::{Config, UpstreamTarget};
@@ -21,8 +22,8 @@ use crate::flow::{Answer, EmbedJob, FlowOutcome, RequestOrigin, SourceCounts};
 use crate::key::Key;
 use crate::observe::metrics::{RequestUsage, UsageAccount};
 use crate::observe::traces::{Span, attribute};
-use crate::upstream::{ClientBody, Failure, classify_path, location_for_caller, resembles_embeddings};
-use crate::wire::{Bypass, BypassCause, read_request, reading_bytes};
+use crate::upstream::{ClientBody, Failure, location_for_caller, resembles_embeddings};
+use crate::wire::{Bypass, BypassCause};
 use futures_util::future::BoxFuture;
 
 /// Responses up to this size are built whole; larger ones are rendered while they are sent.
@@ -62,7 +63,7 @@ impl Proxy {
         };
         let cut = match self.flow.fit(&mut job).await {
             Ok(cut) => cut,
-            Err(too_long) => return Finished { subject: asked.subject(), ..self.too_long_input(too_long) },
+            Err(unfit) => return Finished { subject: asked.subject(), ..self.unfit(unfit) },
         };
         // The reply cache keeps no mark of cut inputs.
         let wanted_key = miss.received.key.filter(|_| cut == 0);
@@ -204,26 +205,16 @@ impl Proxy {
     }
 }
 
-/// Parses a request. The admission first covers the memory for the parser, then the memory for the answer.
+/// Parses a request within its admission.
 fn understand<'a>(
     miss: &'a Miss<'_>,
     origin: RequestOrigin<'a>,
     admission: &mut Admission,
 ) -> Result<(Box<EmbedJob<'a>>, RequestLabels), BypassCause> {
     let Received { context, body, .. } = &miss.received;
-    let path_model = path_model(classify_path(origin.uri.path()));
-    let body_bytes = admission.held_bytes();
-    if !admission.reserve(reading_bytes(body)) {
-        return Err(Bypass::TooLarge.into());
-    }
-    let request = read_request(body, &context.config.cache.extra_fields, path_model);
-    // The parser has finished, so its memory is no longer reserved.
-    admission.reduce_to(body_bytes);
-    let request = request?;
     // The call of a fetch holds headers of the request, too.
-    if !admission.reserve(request.answering_bytes(body.len()) + head_bytes(&miss.head.headers)) {
-        return Err(Bypass::TooLarge.into());
-    }
+    let head_bytes = head_bytes(&miss.head.headers);
+    let request = read_admitted((body, head_bytes), &context.config, &origin, admission)?;
     traced::asked(miss.span, &request);
     let asked = RequestLabels::new(&request, &origin);
     // A fetch may outlast the request with its body, so it shares the reservation.

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderMap, Uri};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::Proxy;
 use super::controls::read_controls;
@@ -10,12 +11,12 @@ use super::intake::{body_codings, path_model, read_origin};
 use super::tokens::CallerToken;
 use crate::cache::{Found, Lookup};
 use crate::config::{CallerIdentity, Config};
-use crate::flow::{RequestOrigin, model_key, space_key, upstream_encoding};
+use crate::flow::{InputRules, RequestOrigin, UNMEASURED, Unfit, model_key, space_key, upstream_encoding};
 use crate::key::Key;
 use crate::observe::traces::TraceContext;
 use crate::spend::Purchase;
 use crate::upstream::{RouteKind, classify_path, deployment, resembles_embeddings};
-use crate::wire::{Bypass, BypassCause, EmbedRequest, Input, read_request, unknown_fields};
+use crate::wire::{Bypass, BypassCause, EmbedRequest, Input, MAX_INPUT_TOKENS, read_request, unknown_fields};
 
 impl Proxy {
     /// Returns for each input of a request its key, its tier and its age, or the reason why the request cannot be
@@ -25,7 +26,10 @@ impl Proxy {
         let described = async {
             let described = self.described(&config, path, (headers, body)).await?;
             let origin = described.origin(&config, headers, self.token(&config, headers))?;
-            Ok(self.explain_request(&config, &described.request(&config)?, &origin).await)
+            let mut request = described.request(&config)?;
+            let rules = self.input_rules(&config, &origin);
+            self.flow.fit_inputs(&mut request, &rules).await.map_err(unfit)?;
+            Ok(self.explain_request(&config, &request, &origin).await)
         };
         let mut explained = described.await.unwrap_or_else(|refusal| refusal);
         if !self.flow.spend.is_off() && explained.get("budget").is_none() {
@@ -51,6 +55,12 @@ impl Proxy {
             return Err(refusal_of(&BypassCause::other_path(uri.path()), message));
         }
         Ok(Described { uri, kind, body: self.explained_body(config, headers, body).await? })
+    }
+
+    /// Returns the rules for the inputs of a request that the ops port received for this port.
+    pub(super) fn input_rules<'r>(&self, config: &'r Config, origin: &'r RequestOrigin<'_>) -> InputRules<'r> {
+        let deadline = Instant::now() + config.limits.request_timeout;
+        InputRules { config, uri: &origin.uri, now_ms: self.flow.clock.now_ms(), deadline }
     }
 
     /// Returns the body without its content codings, or the reason why it would not be read.
@@ -176,6 +186,18 @@ fn origin<'h>(
     token: Option<CallerToken>,
 ) -> Result<RequestOrigin<'h>, Value> {
     read_origin(config, uri, headers, token).map_err(|error| refusal("uri_too_long", &error.to_string()))
+}
+
+/// Describes why a request would be refused because of its inputs.
+pub(super) fn unfit(unfit: Unfit) -> Value {
+    match unfit {
+        Unfit::TooLong(place) => {
+            let message =
+                format!("input[{place}] has more than {MAX_INPUT_TOKENS} tokens: the request would be refused");
+            refusal("long_input", &message)
+        }
+        Unfit::Unmeasured => refusal(UNMEASURED, "the tokens of its inputs cannot be counted at the moment"),
+    }
 }
 
 fn explain_input(input: &Input<'_>, key: &Key, found: Found, now_ms: u64) -> Value {

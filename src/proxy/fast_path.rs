@@ -17,7 +17,7 @@ use super::passthrough::timed;
 use super::request_guard::RequestGuard;
 use super::traced::served;
 use crate::config::Config;
-use crate::flow::{Calls, Controls, RequestContext, SourceCounts, TooLong};
+use crate::flow::{Calls, Controls, RequestContext, SourceCounts, Unfit};
 use crate::key::Key;
 use crate::observe::metrics::Rejection;
 use crate::observe::traces::Span;
@@ -201,9 +201,9 @@ impl Proxy {
         self.replies.refused(failure)
     }
 
-    pub(super) fn too_long_input(&self, too_long: TooLong) -> Finished {
+    pub(super) fn unfit(&self, unfit: Unfit) -> Finished {
         self.metrics.requests.rejected(Rejection::LongInput);
-        self.replies.too_long_input(too_long)
+        self.replies.unfit(unfit)
     }
 
     /// Reserves the memory of a reply until it is sent. Replaces the reply by an error if the memory is not available.

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::Proxy;
 use super::controls::NAMESPACE;
-use super::explain::refusal;
+use super::explain::{refusal, unfit};
 use super::tokens::CallerToken;
 use crate::cache::ForgetOrder;
 use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
@@ -21,14 +21,18 @@ const MAX_SCOPES: usize = 256;
 impl Proxy {
     /// Returns the keys of a request's inputs in each scope that its headers name, or the reason why the request would
     /// not be cached. A header that chooses the scope may occur several times; each of its values is a scope of its own.
+    /// An input that is too long has a second key, that of the text to which `limits.long_input` cuts it.
     pub async fn forget_order(&self, path: &str, headers: &HeaderMap, body: &Bytes) -> Result<ForgetOrder, Value> {
         let config = self.live.load();
         let scopes = scopes(&config, headers)?;
         let first = scopes.first().unwrap_or(headers);
         let described = self.described(&config, path, (first, body)).await?;
         let request = described.request(&config)?;
+        let origin = described.origin(&config, first)?;
+        let rules = self.input_rules(&config, &origin);
+        let inputs = self.flow.possible_inputs(&request, &rules).await.map_err(unfit)?;
         // Each key costs a hash and memory, and no more are remembered.
-        if request.inputs.len().saturating_mul(scopes.len()) > MAX_FORGOTTEN {
+        if inputs.len().saturating_mul(scopes.len()) > MAX_FORGOTTEN {
             return Err(refusal(TOO_MANY_FORGOTTEN, "its inputs, times the scopes, are more than can be forgotten"));
         }
         let mut keys = HashSet::new();
@@ -36,7 +40,7 @@ impl Proxy {
             let token = CallerToken::described(&config, headers);
             let origin = described.origin(&config, headers, token)?;
             let space = space_key(&origin.scope, &origin.uri, &request.space);
-            keys.extend(request.inputs.iter().map(|input| input.key(&space)));
+            keys.extend(inputs.iter().map(|input| input.key(&space)));
         }
         let until_ms =
             [config.cache.ttl, config.cache.stale_for].into_iter().fold(self.flow.clock.now_ms(), |at, time| {

@@ -19,6 +19,7 @@ mod metering;
 mod notes;
 mod parts;
 mod passthrough;
+mod reading;
 mod reply;
 mod request_guard;
 mod routes;

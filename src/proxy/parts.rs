@@ -6,6 +6,7 @@ use super::admission::{AdmissionBounds, AdmissionLimit};
 use super::cors::CorsCache;
 use super::decode::BodyDecoder;
 use super::reply::Replies;
+use super::similar::TeiUpstream;
 use crate::cache::reply_cache::ReplyCache;
 use crate::config::Live;
 use crate::flow::Flow;
@@ -24,6 +25,7 @@ pub struct Proxy {
     pub(super) decoder: BodyDecoder,
     pub(super) cors: CorsCache,
     pub(super) replies: Replies,
+    pub(super) tei: TeiUpstream,
     /// Secret for the keys of the reply cache.
     pub(super) answer_secret: ProcessSecret,
     /// Tasks of upgraded connections.
@@ -56,6 +58,7 @@ impl Proxy {
             decoder,
             cors,
             replies,
+            tei: TeiUpstream::default(),
             answer_secret,
             tunnels,
             metrics,

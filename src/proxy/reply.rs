@@ -13,7 +13,7 @@ use super::controls::BadControl;
 use super::finished::Finished;
 use super::notes::{Notes, REQUEST_ID, mark_bypass};
 use crate::cache::reply_cache::CachedReply;
-use crate::flow::TooLong;
+use crate::flow::{UNMEASURED, Unfit};
 use crate::observe::metrics::{Outcome, Rejection, RequestUsage};
 use crate::serve::{BodyError, CollectError};
 use crate::upstream::{
@@ -24,6 +24,8 @@ use crate::wire::{Bypass, MAX_INPUT_TOKENS, SimilarFault, envelope};
 /// Longest `retry-after` that OpenAI's SDK for Python waits for, in seconds. It retries too early after a longer one,
 /// and the SDK for Node.js sleeps for hours.
 const LONGEST_SDK_WAIT_S: u64 = 60;
+/// The service's own code for an input that is too long.
+const TOO_LONG: &str = "context_length_exceeded";
 
 /// Factory of responses. Its only state are the ids for responses without an id of the upstream.
 pub(super) struct Replies {
@@ -208,16 +210,30 @@ impl Replies {
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 
-    /// Rejects a request with an input that is too long for its model.
-    pub(super) fn too_long_input(&self, TooLong(place): TooLong) -> Finished {
-        let message = format!("input[{place}] has more than {MAX_INPUT_TOKENS} tokens (limits.long_input).");
-        let body = envelope(&message, "invalid_request_error", Some("input"), Some("context_length_exceeded"));
-        Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
+    /// Rejects a request with an input that is too long for its model, or with inputs that could not be measured.
+    pub(super) fn unfit(&self, unfit: Unfit) -> Finished {
+        let response = match unfit {
+            Unfit::TooLong(place) => {
+                let message = format!("input[{place}] has more than {MAX_INPUT_TOKENS} tokens (limits.long_input).");
+                let body = envelope(&message, "invalid_request_error", Some("input"), Some(TOO_LONG));
+                self.error(StatusCode::BAD_REQUEST, body)
+            }
+            Unfit::Unmeasured => {
+                let message = "The tokens of long inputs could not be counted within limits.request_timeout, because \
+                               those of other requests come first (limits.long_input). Try again.";
+                let body = envelope(message, "server_error", None, Some(UNMEASURED));
+                let mut response = self.error(StatusCode::SERVICE_UNAVAILABLE, body);
+                response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                response
+            }
+        };
+        Finished::new(response, Outcome::Rejected)
     }
 
     /// Rejects a similarity request that cannot be understood.
     pub(super) fn bad_similar(&self, fault: &SimilarFault) -> Finished {
-        let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some("invalid_value"));
+        let code = if fault.is_too_long { TOO_LONG } else { "invalid_value" };
+        let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some(code));
         Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
     }
 

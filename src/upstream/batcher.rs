@@ -101,6 +101,11 @@ impl Batcher {
         Arc::new(Self { executor, permits, queues, sizes, budget, live, tasks, metrics })
     }
 
+    /// Returns the memory that all answers under way may take together, in bytes.
+    pub fn answer_bytes(&self) -> u64 {
+        self.budget.total()
+    }
+
     /// Returns the failures of each space.
     pub const fn health(&self) -> &Arc<SpaceHealth> {
         self.executor.health()

@@ -50,6 +50,11 @@ impl MemoryBudget {
         Arc::new(Self { total, state, freed: Notify::new(), order, first_in_line, decodings })
     }
 
+    /// Returns the whole budget, in bytes.
+    pub(super) const fn total(&self) -> u64 {
+        self.total
+    }
+
     /// Waits for this many bytes, or for the whole budget if that is less. Waiting callers are served in turn.
     pub(super) async fn take(self: &Arc<Self>, bytes: u64, caller: Key) -> Reservation {
         // More than the total never becomes free, so a larger call would wait forever.

@@ -6,7 +6,7 @@ use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::inputs::MAX_INPUTS;
+use super::inputs::{MAX_INPUTS, Name};
 use super::members::syntax_fault;
 use super::similar_fault::SimilarFault;
 use super::{Bypass, BypassCause, InputKind};
@@ -31,7 +31,14 @@ pub(super) fn is_tokens(input: &str) -> bool {
     json.deserialize_seq(TokensVisitor).is_ok()
 }
 
-/// Reads the candidates of a request: all of one kind, none empty, and not more than [`MAX_INPUTS`].
+/// Returns true if a text holds half of a surrogate pair, for which there is no vector.
+pub(super) fn has_lone_surrogate(text: &str) -> bool {
+    // Only an escape can write one.
+    text.contains("\\u") && serde_json::from_str::<Name<'_>>(text).is_err()
+}
+
+/// Reads the candidates of a request: all of one kind, none empty, and not more than [`MAX_INPUTS`]. All faults are found
+/// here, before the first of them is embedded.
 pub(super) fn read_candidates(text: &str) -> Result<(Vec<&RawValue>, InputKind), SimilarFault> {
     let fault = |message: &str| SimilarFault::of("candidates", message);
     let mut json = serde_json::Deserializer::from_str(text);
@@ -50,6 +57,9 @@ pub(super) fn read_candidates(text: &str) -> Result<(Vec<&RawValue>, InputKind),
         }
         if is_empty(candidate.get()) {
             return Err(fault(&format!("must not hold empty entries, and entry {place} is empty.")));
+        }
+        if kind == InputKind::Text && has_lone_surrogate(candidate.get()) {
+            return Err(fault(&format!("must not hold half of a surrogate pair, and entry {place} does.")));
         }
         if kind == InputKind::Tokens && !is_tokens(candidate.get()) {
             return Err(fault(&format!("must hold whole numbers in token arrays, and entry {place} does not.")));

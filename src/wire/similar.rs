@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::MAX_DIMENSIONS;
-use super::candidates::{is_empty, is_tokens, kind_of, read_candidates};
+use super::candidates::{has_lone_surrogate, is_empty, is_tokens, kind_of, read_candidates};
 use super::inputs::Name;
 use super::members::read_object;
 use super::similar_fault::SimilarFault;
@@ -37,6 +37,8 @@ pub struct SimilarRequest<'a> {
     pub threshold: f32,
     /// Form of the request and of its answer.
     pub form: SimilarForm,
+    /// True if the request or its path names the model.
+    pub names_model: bool,
     /// Members that embeddings requests need as well, such as the model.
     members: Vec<(String, &'a str)>,
 }
@@ -125,7 +127,11 @@ impl<'a> WrittenMembers<'a> {
         let form = if self.tei_inputs.is_some() { SimilarForm::Scores } else { SimilarForm::Ranking };
         let (query, candidates) = match self.tei_inputs.take() {
             Some(inputs) => self.tei_inputs(inputs)?,
-            None => (self.query, self.candidates),
+            None => {
+                // Outside of TEI's form, it is a member of the embeddings requests.
+                self.members.extend(self.tei_parameters.map(|value| ("parameters".to_owned(), value)));
+                (self.query, self.candidates)
+            }
         };
         let query = query.ok_or_else(|| SimilarFault::of("query", "is missing: a text, a token array or a vector."))?;
         let candidates = candidates.ok_or_else(|| SimilarFault::of("candidates", "is missing: a list of texts."))?;
@@ -144,6 +150,7 @@ impl<'a> WrittenMembers<'a> {
             threshold: self.threshold.map_or(Ok(-1.0), read_threshold)?,
             candidates,
             form,
+            names_model,
             members: self.members,
         })
     }
@@ -193,6 +200,9 @@ fn read_query(text: &str) -> Result<SimilarQuery<'_>, SimilarFault> {
     }
     if kind == InputKind::Tokens && !is_tokens(text) {
         return Err(wrong());
+    }
+    if kind == InputKind::Text && has_lone_surrogate(text) {
+        return Err(fault("must not hold half of a surrogate pair."));
     }
     let input: &RawValue = serde_json::from_str(text).map_err(|_| wrong())?;
     Ok(SimilarQuery::Input(input, kind))
@@ -281,6 +291,11 @@ mod tests {
             (r#"{"model":"m","query":[0.0,0.0],"candidates":["a"]}"#, "query is not a valid vector"),
             (r#"{"model":"m","query":[1e99],"candidates":["a"]}"#, "query"),
             (r#"{"model":"m","query":["x-1"],"candidates":["a"]}"#, "query must be a text"),
+            (r#"{"model":"m","query":"\ud800","candidates":["a"]}"#, "query must not hold half of a surrogate pair."),
+            (
+                r#"{"model":"m","query":"q","candidates":["\ud83e\udd80","\udc00"]}"#,
+                "candidates must not hold half of a surrogate pair, and entry 1 does.",
+            ),
             (r#"{"model":"m","query":"q","candidates":["a"],"top_k":0}"#, "top_k must be a whole number"),
             (r#"{"model":"m","query":"q","candidates":["a"],"top_k":1.5}"#, "top_k must be a whole number"),
             (r#"{"model":"m","query":"q","candidates":["a"],"threshold":2}"#, "threshold must be a number"),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::disk::ground::Folder;
 use crate::harness::client::Answer;
 use crate::harness::{Behaviour, Front, Stub};
 
@@ -105,4 +106,35 @@ async fn a_vector_of_an_older_model_is_not_cut_for_a_newer_one() {
     let answer = front.ask(&body(Some(256), &["a"])).await;
     assert_eq!((answer.sources(), answer.json()["model"].as_str()), ("upstream=1", Some("another")));
     assert_eq!(answer.vectors(), [Stub::vector("another", Some(256), "a")]);
+}
+
+/// Counter of lookups on disk.
+const LOOKUPS: &str = r#"vecho_cache_lookup_duration_seconds_count{tier="disk"}"#;
+
+#[tokio::test]
+async fn longer_vectors_are_loaded_from_disk_in_slices() {
+    let folder = Folder::new();
+    let front = Front::with(&[ON, ("disk.path", folder.text())]).await;
+    let texts: Vec<String> = (0..300).map(|number| number.to_string()).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    front.ask(&body(None, &texts)).await;
+    front.purge("?tier=memory").await;
+    let before = front.metric(LOOKUPS).await;
+    let answer = front.ask(&body(Some(64), &texts)).await;
+    assert_eq!(sources(&answer), (200, "hit", "derived=300"));
+    assert_eq!(answer.vectors()[299], cut("299", None, 64));
+    let lookups = front.metric(LOOKUPS).await - before;
+    assert!((lookups - 4.0).abs() < f64::EPSILON, "one of the short vectors, and three slices: {lookups}");
+}
+
+#[tokio::test]
+async fn a_model_whose_vectors_cannot_be_cut_causes_no_further_lookups() {
+    let folder = Folder::new();
+    let front = Front::with(&[ON, ("disk.path", folder.text())]).await;
+    let other = |text: &str| json!({"model": "tiny", "input": text, "dimensions": 4});
+    front.ask(&other("a")).await;
+    let before = front.metric(LOOKUPS).await;
+    front.ask(&other("b")).await;
+    let lookups = front.metric(LOOKUPS).await - before;
+    assert!((lookups - 1.0).abs() < f64::EPSILON, "{lookups}");
 }

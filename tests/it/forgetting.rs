@@ -162,6 +162,24 @@ async fn a_fetch_that_began_before_a_forget_stores_nothing() {
 }
 
 #[tokio::test]
+async fn many_forgets_during_a_fetch_cost_no_other_input_its_entry() {
+    let (stub, vecho) = started(&[("retry.max_attempts", "1")]).await;
+    stub.next(Behaviour::Gate);
+    let waiting = tokio::spawn({
+        let (client, url) = (vecho.client.clone(), vecho.embeddings_url());
+        async move { client.post(&url, &json!({"model": "tiny", "input": ["forgotten 7", "b"]})).await }
+    });
+    stub.held(1).await;
+    for n in 0..200 {
+        forgotten(&vecho, &[], &ask(format!("forgotten {n}"))).await;
+    }
+    stub.release(1);
+    assert_eq!(waiting.await.expect("it does not panic").status, 200);
+    assert!(!is_hit(&vecho, &[], &ask("forgotten 7")).await);
+    assert!(is_hit(&vecho, &[], &ask("b")).await, "its neighbour is stored");
+}
+
+#[tokio::test]
 async fn a_request_that_would_not_be_cached_is_refused_with_the_reason() {
     let (_stub, vecho) = started(&[]).await;
     vecho.embed(ask("a")).await;

@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::disk::ground::Folder;
+use crate::forgetting::forget;
 use crate::harness::stub::tokens;
 use crate::harness::{Front, Stub};
 
@@ -70,4 +72,56 @@ async fn a_rejected_input_is_named_and_reaches_no_upstream() {
     front.ask(&body("unknown", long("word"))).await;
     let sent = front.texts_sent();
     assert_eq!(sent[sent.len() - 2..], [vec![long("word")], vec![long("word")]]);
+}
+
+async fn explained(front: &Front, request: &Value) -> Value {
+    front.explain(&request.to_string()).await
+}
+
+/// Forgets the inputs of a request, and returns the number of entries that left a tier.
+async fn forgotten(front: &Front, request: &Value, tier: &str) -> Value {
+    let answer = forget(front.admin(), &[], request).await;
+    assert_eq!((answer.status, &answer.json()["pending"]), (200, &json!([])), "{answer:?}");
+    answer.json()["removed_entries"][tier].clone()
+}
+
+#[tokio::test]
+async fn the_entry_of_a_cut_input_is_explained_and_forgotten_by_the_longer_text() {
+    let front = Front::with(&[("limits.long_input", "truncate")]).await;
+    let request = body(SMALL, vec!["short".to_owned(), long("word")]);
+    front.ask(&request).await;
+    assert_eq!(front.ask(&request).await.cache(), "hit");
+    let states = explained(&front, &request).await["inputs"].clone();
+    assert_eq!([&states[0]["state"], &states[1]["state"]], ["fresh"; 2], "{states}");
+    assert_eq!(forgotten(&front, &body(SMALL, long("word")), "memory").await, 1);
+    assert_eq!(explained(&front, &request).await["inputs"][1]["state"], "missing");
+    assert_eq!(front.ask(&request).await.sources(), "memory=1, upstream=1");
+}
+
+#[tokio::test]
+async fn a_forget_covers_the_text_as_written_and_as_cut_whatever_the_setting_is_by_now() {
+    let folder = Folder::new();
+    let request = body("own", long("word"));
+    for (before, after) in [("own=truncate", "own=pass"), ("own=pass", "own=truncate"), ("own=pass", "own=reject")] {
+        let with = |treatment| [("limits.long_input", treatment), ("disk.path", folder.text())];
+        let front = Front::with(&with(before)).await;
+        front.ask(&request).await;
+        assert_eq!(front.ask(&request).await.cache(), "hit", "{before}");
+        front.stop().await;
+        let front = Front::with(&with(after)).await;
+        assert_eq!(forgotten(&front, &request, "disk").await, 1, "{before} {after}");
+        front.stop().await;
+        let front = Front::with(&with(before)).await;
+        assert_eq!(front.ask(&request).await.cache(), "miss", "{before} {after}");
+        assert_eq!(forgotten(&front, &request, "memory").await, 1);
+        front.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_would_be_refused_for_its_length_is_explained_so() {
+    let front = Front::with(&[("limits.long_input", "reject")]).await;
+    let explained = explained(&front, &body(SMALL, vec!["short".to_owned(), long("word")])).await;
+    assert_eq!((&explained["cacheable"], &explained["reason"]), (&json!(false), &json!("long_input")));
+    assert!(explained["message"].as_str().is_some_and(|text| text.starts_with("input[1] has more than 8192 tokens")));
 }

@@ -71,6 +71,7 @@ mod savings;
 mod scopes;
 mod serve;
 mod similar;
+mod similar_edges;
 mod stopping;
 mod the_stub;
 mod tls;

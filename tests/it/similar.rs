@@ -7,13 +7,13 @@ use crate::harness::front::{TINY, tiny};
 use crate::harness::stub::Input;
 use crate::harness::{Behaviour, Front, Stub};
 
-const PATH: &str = "/v1/vecho/similar";
+pub(crate) const PATH: &str = "/v1/vecho/similar";
 
-async fn similar(front: &Front, body: &Value) -> Answer {
+pub(crate) async fn similar(front: &Front, body: &Value) -> Answer {
     front.post_to(PATH, body.to_string()).send().await
 }
 
-fn cosine(one: &[f32], other: &[f32]) -> f64 {
+pub(crate) fn cosine(one: &[f32], other: &[f32]) -> f64 {
     let dot =
         |one: &[f32], other: &[f32]| one.iter().zip(other).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum::<f64>();
     dot(one, other) / (dot(one, one) * dot(other, other)).sqrt()
@@ -28,12 +28,12 @@ fn expected(query: impl Into<Input>, candidates: &[&str]) -> Vec<(usize, f64)> {
 }
 
 /// Returns the message and the other members of an error.
-fn error(answer: &Answer) -> (String, Value) {
+pub(crate) fn error(answer: &Answer) -> (String, Value) {
     let error = answer.json()["error"].clone();
     (error["message"].as_str().expect("a message").to_owned(), error)
 }
 
-fn ranking(answer: &Answer) -> Vec<(usize, f64)> {
+pub(crate) fn ranking(answer: &Answer) -> Vec<(usize, f64)> {
     assert_eq!(answer.status, 200, "{:?}", answer.json());
     let item = |item: &Value| {
         assert_eq!(item.as_object().map(serde_json::Map::len), Some(2), "{item}");
@@ -177,24 +177,6 @@ async fn many_candidates_are_embedded_in_parts_and_ranked_together() {
 }
 
 #[tokio::test]
-async fn a_model_change_between_two_parts_gives_scores_of_one_model() {
-    let front = Front::start().await;
-    let mut calls = 0;
-    front.stub.decide(move |_| {
-        calls += 1;
-        Behaviour::OtherModel(if calls == 1 { "old" } else { "new" }.to_owned())
-    });
-    let candidates: Vec<String> = (0..1_500).map(|number| number.to_string()).collect();
-    let body = json!({"model": TINY, "query": "q", "candidates": candidates});
-    let answer = similar(&front, &body).await;
-    assert_eq!(answer.json()["model"], "new");
-    let vector = |text: &str| Stub::vector("new", Some(8), text);
-    for (index, score) in ranking(&answer) {
-        assert!((score - cosine(&vector("q"), &vector(&candidates[index]))).abs() < 1e-6, "{index}");
-    }
-}
-
-#[tokio::test]
 async fn faults_of_the_request_are_named_and_never_reach_the_upstream() {
     let front = Front::start().await;
     for (body, param) in [
@@ -237,7 +219,6 @@ async fn an_error_of_the_upstream_reaches_the_caller_and_is_never_a_mock() {
         let failed = front.post_to(PATH, body.clone()).key("right").send().await;
         assert_eq!(failed.status, 502, "{:?}", failed.json());
     }
-    front.stub.always(Behaviour::NoIndex);
     front.stub.always(Behaviour::Garbage);
     let unreadable = front.post_to(PATH, body).key("right").send().await;
     assert_eq!((unreadable.status, error(&unreadable).1["code"].clone()), (502, json!("no_vectors")));

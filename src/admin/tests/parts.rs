@@ -62,18 +62,18 @@ pub(super) fn governor(resident: u64, trimmed: u64) -> Arc<Governor> {
 #[derive(Debug)]
 pub(super) struct StubTier {
     tier: Tier,
-    is_reachable: bool,
+    durability: Durability,
     /// Threads on which a purge was noted.
     pub(super) noted_on: Mutex<Vec<ThreadId>>,
 }
 
 impl StubTier {
     pub(super) fn new(tier: Tier, is_reachable: bool) -> Arc<Self> {
-        Arc::new(Self { tier, is_reachable, noted_on: Mutex::default() })
+        Self::with(tier, if is_reachable { Durability::ForGood } else { Durability::Pending })
     }
 
-    fn durability(&self) -> Durability {
-        if self.is_reachable { Durability::ForGood } else { Durability::Pending }
+    pub(super) fn with(tier: Tier, durability: Durability) -> Arc<Self> {
+        Arc::new(Self { tier, durability, noted_on: Mutex::default() })
     }
 }
 
@@ -97,11 +97,11 @@ impl LowerTier for StubTier {
     }
 
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, _: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
-        Box::pin(std::future::ready((0, self.durability())))
+        Box::pin(std::future::ready((0, self.durability)))
     }
 
     fn clear(&self) -> BoxFuture<'_, (u64, Durability)> {
-        Box::pin(std::future::ready((500, self.durability())))
+        Box::pin(std::future::ready((500, self.durability)))
     }
 
     fn each(&self, _: &mut dyn FnMut(&Key, &[u8]) -> ControlFlow<()>) -> ControlFlow<()> {

@@ -8,13 +8,13 @@ use http::header::CONTENT_TYPE;
 use http::{Method, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{assert_error, get, post, request, send};
 use super::parts::{MIB, StubTier, context, context_over, governor, key, lifecycle, remember};
 use crate::admin::{AdminContext, EXPORT_PATH, IMPORT_PATH, handle};
-use crate::cache::Tier;
 use crate::cache::export::{Ending, ExportReader};
+use crate::cache::{Durability, Tier};
 
 #[tokio::test]
 async fn memory_optimisation_defaults_to_four_fifths_of_the_limit() {
@@ -96,6 +96,24 @@ async fn a_purge_that_is_pending_in_a_tier_is_reported_with_a_warning() {
         "{warning}"
     );
     assert_eq!(purge(true, true).await, (StatusCode::OK, json!([]), String::new()));
+}
+
+#[tokio::test]
+async fn forgotten_entries_that_are_still_on_a_medium_are_reported() {
+    let forget = async |disk, redis| {
+        let context = context_over(vec![StubTier::with(Tier::Disk, disk), StubTier::with(Tier::Redis, redis)]);
+        let answer = send(&context, request(&Method::POST, "/api/performance/cache/forget", "{}")).await;
+        let warning = answer.json()["warning"].as_str().unwrap_or_default().to_owned();
+        (answer.status, answer.json()["pending"].clone(), answer.json()["unerased"].clone(), warning)
+    };
+    let (status, pending, unerased, warning) = forget(Durability::Unerased, Durability::ForGood).await;
+    assert_eq!((status, pending, unerased), (StatusCode::ACCEPTED, json!([]), json!(["disk"])));
+    assert!(warning.contains("Repeat the request") && !warning.contains("restart"), "{warning}");
+    let (_, pending, unerased, warning) = forget(Durability::Unerased, Durability::Pending).await;
+    assert_eq!((pending, unerased), (json!(["redis"]), json!(["disk"])));
+    assert!(warning.contains("Repeat the request") && warning.contains("other replicas"), "{warning}");
+    let (status, _, unerased, _) = forget(Durability::ForGood, Durability::ForGood).await;
+    assert_eq!((status, unerased), (StatusCode::OK, Value::Null));
 }
 
 #[tokio::test]

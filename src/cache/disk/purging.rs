@@ -2,37 +2,43 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
+use super::erase::Erased;
 use super::state::{StoreState, unnoted};
 use super::{DiskStore, DiskTier, OpenError};
 use crate::cache::Durability;
 use crate::cache::purges::{PurgeSubject, SavedPurges};
+use crate::key::Key;
 
 impl DiskTier {
-    pub(super) async fn note_purge(&self, subject: &PurgeSubject) -> (u64, Durability) {
+    /// Records a purge. Returns its durability, and the store if entries may still be in it.
+    pub(super) async fn note_purge(&self, subject: &PurgeSubject) -> (Option<Arc<DiskStore>>, Durability) {
         loop {
             if self.status.store().is_none() {
                 // The purges recorded in the folder may not be loaded yet, so the count of this purge may be too low.
                 self.status.request_clear();
             }
             if let StoreState::Open(store) = self.status.known().await {
-                return self.note(store, Some(subject.clone())).await;
+                let durability = self.note(Arc::clone(&store), Some(subject)).await;
+                return (Some(store), durability);
             }
             match self.wipe().await {
                 // The folder is locked. If this process holds the lock by now, the next round can record the purge.
                 Err(OpenError::Held(_)) if !self.status.is_off() => {}
-                Err(error) => return (0, unnoted(&error.to_string())),
-                Ok(()) => return (0, Durability::ForGood),
+                Err(error) => return (None, unnoted(&error.to_string())),
+                Ok(()) => return (None, Durability::ForGood),
             }
         }
     }
 
-    /// Records all purges. If that fails, removes all older entries instead and tries again. Then removes the entries
-    /// that `subject` covers, as far as they would stay otherwise, and returns the number of forgotten ones.
-    pub(super) async fn note(&self, store: Arc<DiskStore>, subject: Option<PurgeSubject>) -> (u64, Durability) {
+    /// Records all purges. If that fails, removes all older entries instead and tries again.
+    pub(super) async fn note(&self, store: Arc<DiskStore>, subject: Option<&PurgeSubject>) -> Durability {
         let (status, purges) = (Arc::clone(&self.status), Arc::clone(&self.parts.purges));
+        let is_everything = matches!(subject, Some(PurgeSubject::Everything));
         let noted = spawn_blocking(move || {
             let noted = store.note_purges(&purges).or_else(|_| {
                 status.request_clear();
@@ -41,22 +47,42 @@ impl DiskTier {
                 store.note_purges(&purges)
             });
             status.has_noted(noted?);
-            match subject {
-                // After a purge of everything no earlier entry can be served, so the files are removed.
-                Some(PurgeSubject::Everything) => store.clear().map(|_| 0),
-                Some(PurgeSubject::Inputs(keys)) => {
-                    let erased = store.erase(&keys)?;
-                    status.clear_if_requested(&store).map(|()| erased)
-                }
-                Some(PurgeSubject::Model(_)) | None => status.clear_if_requested(&store).map(|()| 0),
-            }
+            // After a purge of everything no earlier entry can be served, so the files are removed.
+            if is_everything { store.clear().map(drop) } else { status.clear_if_requested(&store) }
         });
         match noted.await.map_err(io::Error::other).flatten() {
-            Ok(erased) => (erased, Durability::ForGood),
+            Ok(()) => Durability::ForGood,
             Err(fault) => {
                 self.status.request_clear();
                 self.status.fail(&fault);
-                (0, unnoted(&fault.to_string()))
+                unnoted(&fault.to_string())
+            }
+        }
+    }
+
+    /// Overwrites the entries of forgotten keys, after their purge was recorded. Returns the number of entries. The purge
+    /// is final already, so a disk that is slow or fails costs no other entry.
+    pub(super) async fn erase(&self, store: Arc<DiskStore>, keys: &Arc<[Key]>, within: Duration) -> (u64, Durability) {
+        let keys = Arc::clone(keys);
+        let erasing = spawn_blocking(move || {
+            let erased = store.erase(&keys);
+            if let Some(fault) = &erased.fault {
+                tracing::warn!(%fault, "cannot overwrite all forgotten entries on disk; they are never served");
+            }
+            erased
+        });
+        match timeout(within, erasing).await {
+            Ok(Ok(Erased { found, fault })) => {
+                (found, if fault.is_some() { Durability::Unerased } else { Durability::ForGood })
+            }
+            Ok(Err(panicked)) => {
+                self.status.fail(&panicked);
+                (0, Durability::Unerased)
+            }
+            // The blocking thread goes on.
+            Err(_) => {
+                tracing::warn!("the disk is slow to overwrite forgotten entries; they are never served");
+                (0, Durability::Unerased)
             }
         }
     }

@@ -252,6 +252,12 @@ impl DiskStore {
         self.lock_segments().get(&number).cloned()
     }
 
+    /// Adds any segment, so tests can check how errors are handled.
+    #[cfg(test)]
+    pub(super) fn add_segment(&self, segment: Segment) {
+        self.segments.write().unwrap_or_else(PoisonError::into_inner).insert(segment.number, Arc::new(segment));
+    }
+
     pub(super) fn lock_segments(
         &self,
     ) -> std::sync::RwLockReadGuard<'_, std::collections::BTreeMap<u32, Arc<Segment>>> {

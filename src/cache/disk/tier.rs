@@ -27,6 +27,8 @@ const OPEN_WITHIN: Duration = Duration::from_millis(500);
 const READ_WITHIN: Duration = Duration::from_secs(2);
 /// Longest wait until a purge is recorded.
 const NOTE_WITHIN: Duration = Duration::from_secs(10);
+/// Longest wait until forgotten entries are overwritten. A slower disk goes on in the background.
+const ERASE_WITHIN: Duration = Duration::from_secs(20);
 /// Time to close the store, also if the queue took the whole time. A store that is not closed opens more slowly.
 const CLOSE_WITHIN: Duration = Duration::from_millis(100);
 /// Longest wait until purges of other replicas are recorded, before they are applied here.
@@ -121,6 +123,23 @@ impl DiskTier {
         Vec::new()
     }
 
+    async fn handle_purge(&self, subject: &PurgeSubject, erase_within: Duration) -> (u64, Durability) {
+        // Queued entries go first, so none is written after the others were erased.
+        if let PurgeSubject::Inputs(keys) = subject {
+            self.queue.remove(keys);
+        }
+        let noted = timeout(NOTE_WITHIN, self.note_purge(subject)).await.unwrap_or_else(|_| {
+            self.status.request_clear();
+            (None, unnoted("it takes too long"))
+        });
+        match (subject, noted) {
+            (PurgeSubject::Inputs(keys), (Some(store), Durability::ForGood)) => {
+                self.erase(store, keys, erase_within).await
+            }
+            (_, (_, durability)) => (0, durability),
+        }
+    }
+
     async fn finish(&self, timeout: Duration) -> usize {
         let until = Instant::now() + timeout;
         // A store that is still opening gets the time to open, so the queue can be written.
@@ -182,16 +201,7 @@ impl LowerTier for DiskTier {
     }
 
     fn purged<'a>(&'a self, _: &'a Arc<PurgeRegistry>, subject: &'a PurgeSubject) -> BoxFuture<'a, (u64, Durability)> {
-        Box::pin(async move {
-            // Queued entries go first, so none is written after the others were erased.
-            if let PurgeSubject::Inputs(keys) = subject {
-                self.queue.remove(keys);
-            }
-            timeout(NOTE_WITHIN, self.note_purge(subject)).await.unwrap_or_else(|_| {
-                self.status.request_clear();
-                (0, unnoted("it takes too long"))
-            })
-        })
+        Box::pin(self.handle_purge(subject, ERASE_WITHIN))
     }
 
     fn note_ahead(&self) -> BoxFuture<'_, ()> {
@@ -245,6 +255,8 @@ impl LowerTier for DiskTier {
 mod tests {
     use std::sync::mpsc;
 
+    use tokio::task::JoinHandle;
+
     use super::*;
     use crate::cache::disk::DiskBounds;
     use crate::cache::disk::tests::Folder;
@@ -256,6 +268,19 @@ mod tests {
         let settings = DiskSettings { path, bounds, queue_bytes: 1 << 20, off_for };
         let (clock, metrics, purges) = (Clock::manual(0), Metrics::new("test"), Arc::default());
         DiskTier::start(settings, DiskParts { clock, metrics, purges }).await
+    }
+
+    /// Holds the lock of all writes until the sender is dropped, as a disk that hangs does.
+    fn hold_appender(store: &Arc<DiskStore>) -> (JoinHandle<()>, mpsc::Sender<()>) {
+        let ((holds, held), (let_go, until)) = (mpsc::channel(), mpsc::channel::<()>());
+        let hung = Arc::clone(store);
+        let hanging = spawn_blocking(move || {
+            let _appender = hung.lock_appender();
+            holds.send(()).expect("the test waits for it");
+            until.recv().ok();
+        });
+        held.recv().expect("it is held");
+        (hanging, let_go)
     }
 
     fn noted(folder: &Folder) -> SavedPurges {
@@ -292,6 +317,34 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_slow_erasure_is_reported_and_costs_no_other_entry() {
+        let folder = Folder::new();
+        let tier = tier(&folder).await;
+        let store = tier.status.store().expect("it is open");
+        let keys = [1, 2].map(|n| Key::from_bytes([n; 32]));
+        for key in keys {
+            store.put(key, &AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 }).expect("it must be written");
+        }
+        let (hanging, let_go) = hold_appender(&store);
+        tier.parts.purges.forgotten().raise(&keys[..1], 1);
+        let subject = PurgeSubject::of_inputs(&keys[..1]);
+        let settled = tier.handle_purge(&subject, Duration::from_millis(10)).await;
+        assert_eq!(settled, (0, Durability::Unerased));
+        assert_eq!(noted(&folder).forgotten.len(), 1, "the forget is recorded");
+        drop(let_go);
+        hanging.await.expect("it does not panic");
+        let erased = async {
+            while store.holds(&keys[0]) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        timeout(Duration::from_secs(10), erased).await.expect("the erasure must go on");
+        // A later purge runs all that was requested meanwhile.
+        tier.note_ahead().await;
+        assert!(store.holds(&keys[1]), "its neighbour stays");
+    }
+
+    #[tokio::test]
     async fn a_tier_is_closed_and_its_worker_has_ended_even_if_no_time_is_left() {
         let folder = Folder::new();
         let (open, locked_out) = (tier(&folder).await, tier(&folder).await);
@@ -309,14 +362,7 @@ mod tests {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let store = tier.status.store().expect("it is open");
-        let ((holds, held), (let_go, until)) = (mpsc::channel(), mpsc::channel::<()>());
-        let hung = Arc::clone(&store);
-        let hanging = spawn_blocking(move || {
-            let _appender = hung.lock_appender();
-            holds.send(()).expect("the test waits for it");
-            until.recv().ok();
-        });
-        held.recv().expect("it is held");
+        let (hanging, let_go) = hold_appender(&store);
         let error = tier.seal(store, Instant::now() + Duration::from_millis(10)).await.expect_err("it hangs");
         assert_eq!(error.to_string(), "it takes too long");
         drop(let_go);

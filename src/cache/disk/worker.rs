@@ -133,11 +133,10 @@ impl DiskWorker {
     }
 }
 
-/// Writes a batch, unless the queue was cleared meanwhile. The store takes the entries under the lock that its clearing
-/// needs, and the queue is cleared first, so no cleared entry is in the store afterwards.
+/// Writes the entries of a batch that were neither removed nor cleared meanwhile. The store takes the entries under the
+/// lock that its clearing and erasing need, and they leave the queue first. So no such entry is in the store afterwards.
 fn write(store: &DiskStore, queue: &WriteQueue, batch: &WriteBatch) -> std::io::Result<()> {
-    let still_wanted = batch.entries.iter().filter(|_| !queue.was_cleared_since(batch));
-    store.append(still_wanted.map(|(key, entry)| (key, entry)))
+    store.append(queue.wanted(batch))
 }
 
 /// Applies the purges that are saved in the folder, removes entries that were purged during an outage, and saves
@@ -292,5 +291,24 @@ mod tests {
         queue.push(keys[1], entry());
         write(&store, &queue, &queue.next().await).expect("it can be written");
         assert!(store.holds(&keys[1]));
+    }
+
+    #[tokio::test]
+    async fn entries_forgotten_before_their_write_are_not_written() {
+        let (folder, queue) = (Folder::new(), WriteQueue::new(1 << 20, BATCH));
+        let store = folder.open();
+        let keys = [1, 2].map(|n| KeyBuilder::new(None).part(Tag::Text, &[n]).finish());
+        let entry = || AtRest { bytes: Bytes::from_static(b"x"), until_ms: 1 };
+        for key in keys {
+            queue.push(key, entry());
+        }
+        let batch = queue.next().await;
+        queue.remove(&keys[..1]);
+        assert_eq!(store.erase(&keys[..1]).found, 0);
+        queue.push(keys[0], entry());
+        write(&store, &queue, &batch).expect("it can be written");
+        assert_eq!(keys.map(|key| store.holds(&key)), [false, true], "its neighbour is written");
+        write(&store, &queue, &queue.next().await).expect("it can be written");
+        assert!(store.holds(&keys[0]), "a later put is written");
     }
 }

@@ -21,7 +21,7 @@ pub const EVERYTHING: &str = "";
 
 /// Limit on names that this process counts separately. Beyond it, a purge of another name becomes a purge of
 /// everything.
-const MAX_NAMES: usize = 1_000;
+pub const MAX_NAMES: usize = 1_000;
 
 /// Purge counts by name of the model.
 pub type PurgeCounts = BTreeMap<String, u64>;

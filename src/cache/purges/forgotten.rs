@@ -37,6 +37,11 @@ impl PurgeStamp {
     pub const fn is_behind(self, now: Self) -> bool {
         self.models < now.models || self.input < now.input
     }
+
+    /// Returns the counts that matter at this time. The count of a key ends, and every process drops it then.
+    pub const fn at(self, now_ms: u64) -> Self {
+        Self { input: if self.input > now_ms { self.input } else { 0 }, ..self }
+    }
 }
 
 impl From<u64> for PurgeStamp {

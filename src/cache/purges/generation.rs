@@ -3,13 +3,16 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{PoisonError, RwLock};
 
 use super::subject::PurgeSubject;
 use crate::key::Key;
 
 /// Number of purges with known subjects. Anything that began before those counts as purged.
 const MAX_KNOWN: usize = 128;
+
+/// Largest number of keys of one known subject. Beyond it, older forgets are not merged any more.
+const MAX_KEYS: usize = 20_000;
 
 /// Period between two such events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,8 +26,25 @@ pub struct Generation {
 pub struct Generations {
     purges: AtomicU64,
     imports: AtomicU64,
-    /// Subjects of the latest purges, the newest at the end.
-    known: Mutex<VecDeque<PurgeSubject>>,
+    /// Subjects of the latest purges. Many threads read them at once, each for every record that it stores.
+    known: RwLock<KnownPurges>,
+}
+
+/// Subjects of the latest purges.
+#[derive(Debug, Default)]
+struct KnownPurges {
+    /// The latest purge of each subject, the newest at the end.
+    purges: VecDeque<KnownPurge>,
+    /// Number of the latest purge whose subject is not known any more.
+    unknown_up_to: u64,
+}
+
+/// The latest purge of a subject.
+#[derive(Debug)]
+struct KnownPurge {
+    /// Its number, from 1.
+    number: u64,
+    subject: PurgeSubject,
 }
 
 impl Generations {
@@ -36,11 +56,8 @@ impl Generations {
     /// Ends the current generation because of a purge.
     pub fn next(&self, subject: &PurgeSubject) {
         // The lock is held until the counter has changed, because `was_purged_since` reads list and counter together.
-        let mut known = self.known();
-        if known.len() == MAX_KNOWN {
-            known.pop_front();
-        }
-        known.push_back(subject.clone());
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        known.add(subject, self.purges.load(Ordering::SeqCst) + 1);
         self.purges.fetch_add(1, Ordering::SeqCst);
     }
 
@@ -56,14 +73,36 @@ impl Generations {
         if self.current().purges == begun.purges {
             return false;
         }
-        let known = self.known();
-        let since = usize::try_from(self.current().purges.saturating_sub(begun.purges)).unwrap_or(usize::MAX);
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         // Older purges have left the list. Their subjects are unknown, so they count as covering every entry.
-        since > known.len() || known.iter().rev().take(since).any(|subject| subject.covers(key, names))
+        let mut since = known.purges.iter().filter(|purge| purge.number > begun.purges);
+        begun.purges < known.unknown_up_to || since.any(|purge| purge.subject.covers(key, names))
+    }
+}
+
+impl KnownPurges {
+    /// Adds a purge. It replaces an earlier one of the same subject, since both cover the same entries.
+    fn add(&mut self, subject: &PurgeSubject, number: u64) {
+        self.purges.retain(|purge| purge.subject != *subject);
+        if self.purges.len() == MAX_KNOWN && !self.merge_forgets() {
+            let oldest = self.purges.pop_front();
+            self.unknown_up_to = oldest.map_or(number, |oldest| oldest.number);
+        }
+        self.purges.push_back(KnownPurge { number, subject: subject.clone() });
     }
 
-    fn known(&self) -> MutexGuard<'_, VecDeque<PurgeSubject>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Merges the two oldest forgets, so that many forgets of few keys hide no earlier purge. The keys of both then count
+    /// as forgotten at the later time. Returns false if there are no two, or if they have too many keys.
+    fn merge_forgets(&mut self) -> bool {
+        let is_forget = |purge: &KnownPurge| matches!(purge.subject, PurgeSubject::Inputs(_));
+        let mut places = (0..self.purges.len()).filter(|place| is_forget(&self.purges[*place]));
+        let (Some(older), Some(newer)) = (places.next(), places.next()) else { return false };
+        let Some(merged) = self.purges[older].subject.merged(&self.purges[newer].subject, MAX_KEYS) else {
+            return false;
+        };
+        self.purges[newer].subject = merged;
+        self.purges.remove(older);
+        true
     }
 }
 
@@ -118,11 +157,47 @@ mod tests {
     fn work_older_than_the_known_purges_counts_as_purged() {
         let purges = Generations::default();
         let begun = purges.current();
-        for _ in 0..MAX_KNOWN {
-            purges.next(&model("a"));
+        for n in 0..MAX_KNOWN {
+            purges.next(&model(&n.to_string()));
+            purges.next(&model(&n.to_string()));
         }
-        assert!(!purges.was_purged_since(&KEY, &["b"], begun));
+        assert!(!purges.was_purged_since(&KEY, &["b"], begun), "a repeated purge is known once");
+        let later = purges.current();
         purges.next(&model("a"));
+        assert!(purges.was_purged_since(&KEY, &["b"], begun));
+        assert!(!purges.was_purged_since(&KEY, &["b"], later) && purges.was_purged_since(&KEY, &["a"], later));
+    }
+
+    #[test]
+    fn many_forgets_of_few_keys_cover_only_these_keys() {
+        let (purges, keys) = (Generations::default(), 0..4 * MAX_KNOWN as u64);
+        let key = |n: u64| KEY.extend(crate::key::Tag::Text, &n.to_le_bytes());
+        let begun = purges.current();
+        purges.next(&model("a"));
+        for n in keys.clone() {
+            purges.next(&PurgeSubject::of_inputs(&[key(n)]));
+            purges.next(&PurgeSubject::of_inputs(&[key(n)]));
+        }
+        assert!(keys.into_iter().all(|n| purges.was_purged_since(&key(n), &["b"], begun)));
+        assert!(!purges.was_purged_since(&KEY, &["b"], begun), "other keys stay");
+        assert!(purges.was_purged_since(&KEY, &["a"], begun), "the purge of a model is still known");
+    }
+
+    #[test]
+    fn forgets_with_too_many_keys_are_not_merged() {
+        let purges = Generations::default();
+        let keys = |n: u64| -> Vec<Key> {
+            (0..MAX_KEYS as u64)
+                .map(|m| KEY.extend(crate::key::Tag::Text, &[n, m].map(u64::to_le_bytes).concat()))
+                .collect()
+        };
+        let begun = purges.current();
+        for n in 0..2 {
+            purges.next(&PurgeSubject::of_inputs(&keys(n)));
+        }
+        for n in 0..MAX_KNOWN {
+            purges.next(&model(&n.to_string()));
+        }
         assert!(purges.was_purged_since(&KEY, &["b"], begun));
     }
 }

@@ -5,7 +5,7 @@ mod forgotten;
 mod generation;
 mod subject;
 
-pub use counts::{EVERYTHING, PurgeCounts, PurgeNews, PurgeRegistry, SavedPurges, UnsentPurges};
+pub use counts::{EVERYTHING, MAX_NAMES, PurgeCounts, PurgeNews, PurgeRegistry, SavedPurges, UnsentPurges};
 pub use forgotten::{ForgottenKeys, ForgottenRegistry, MAX_COUNT, MAX_FORGOTTEN, PurgeStamp, TOO_MANY_FORGOTTEN};
 pub use generation::{Generation, Generations};
 pub use subject::PurgeSubject;

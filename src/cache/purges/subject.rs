@@ -12,7 +12,7 @@ pub enum PurgeSubject {
     Everything,
     /// The entries of one model, by the upstream's or the caller's name.
     Model(Arc<str>),
-    /// The entries of these keys.
+    /// The entries of these keys, which are sorted.
     Inputs(Arc<[Key]>),
 }
 
@@ -29,7 +29,16 @@ impl PurgeSubject {
 
     /// Returns the subject of a forget.
     pub fn of_inputs(keys: &[Key]) -> Self {
-        Self::Inputs(Arc::from(keys))
+        let mut keys = keys.to_vec();
+        keys.sort_unstable();
+        keys.dedup();
+        Self::Inputs(keys.into())
+    }
+
+    /// Returns the subject of two forgets together, or `None` if they are no forgets or have more keys than `max_keys`.
+    pub fn merged(&self, other: &Self, max_keys: usize) -> Option<Self> {
+        let (Self::Inputs(ours), Self::Inputs(theirs)) = (self, other) else { return None };
+        (ours.len() + theirs.len() <= max_keys).then(|| Self::of_inputs(&[&**ours, &**theirs].concat()))
     }
 
     /// Returns true if it covers the entry of `key`, whose model has these names.
@@ -37,7 +46,7 @@ impl PurgeSubject {
         match self {
             Self::Everything => true,
             Self::Model(model) => models.contains(&&**model),
-            Self::Inputs(keys) => keys.contains(key),
+            Self::Inputs(keys) => keys.binary_search(key).is_ok(),
         }
     }
 }

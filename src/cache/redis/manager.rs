@@ -11,7 +11,7 @@ use super::ledger::Ledger;
 use super::link::{Link, WRITE_WITHIN};
 use super::names::Names;
 use super::status::LinkStatus;
-use crate::cache::purges::PurgeNews;
+use crate::cache::purges::{MAX_FORGOTTEN, MAX_NAMES, PurgeNews};
 use crate::config::RedisConfig;
 use crate::key::Key;
 use crate::process::clock::Clock;
@@ -24,9 +24,11 @@ const READ_PURGES_EVERY: Duration = Duration::from_secs(1);
 const MAX_FAILED_READS: u32 = 3;
 /// Attempts to update the shared counts while other replicas change them.
 const ROUNDS: usize = 5;
-/// Limit on the fields of the shared hash. Each process counts a small part as many names of models and forgotten keys
-/// by itself, and also learns those of the other processes.
-const MAX_FIELDS: usize = 20_000;
+/// Number of replicas whose purges fit in the shared hash even if all of them purged as much as they may during one
+/// outage, when they do not learn of one another.
+const MAX_REPLICAS: usize = 32;
+/// Limit on the fields of the shared hash. A longer one cannot be vecho's.
+const MAX_FIELDS: usize = MAX_REPLICAS * (MAX_FORGOTTEN + MAX_NAMES);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 

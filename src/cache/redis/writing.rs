@@ -54,6 +54,7 @@ impl RedisWriter {
             // This waits for the whole outage. Meanwhile reads find the entries in the queue.
             let link = self.manager.status.up().await;
             if let Some(unwritten) = self.write_over(&link, batch).await {
+                self.delete_removed(&link, batch).await;
                 return Ok(unwritten);
             }
         }
@@ -82,20 +83,27 @@ impl RedisWriter {
         Some(written.each.iter().filter(|written| written.is_none()).count() as u64)
     }
 
+    /// Deletes the records of entries that were removed while the batch was under way. Their own deletion may have come
+    /// before the write.
+    async fn delete_removed(&self, link: &Link, batch: &WriteBatch) {
+        let removed = self.queue.removed(batch);
+        if let Err(error) = self.manager.delete(link, &removed).await {
+            // They are dead by their counts, so they are never served.
+            tracing::debug!(cause = error.cause(), "a forgotten record may stay in Redis until it expires");
+        }
+    }
+
     /// Returns name, value and TTL in milliseconds of each entry that must be written.
     fn commands(&self, batch: &WriteBatch) -> Vec<(String, Bytes, u64)> {
         let (now_ms, clear_count) = (self.clock.now_ms(), self.manager.ledger.clear_count());
-        // A clearing empties the queue before it raises the count of clearings. So no entry from before a clearing gets
-        // a name of the new count.
-        if self.queue.was_cleared_since(batch) {
-            return Vec::new();
-        }
-        let command = |(key, entry): &(Key, AtRest)| {
+        // The count of clearings is read first. A clearing empties the queue before it raises the count, so no entry from
+        // before a clearing gets a name of the new count.
+        let command = |(key, entry): (&Key, &AtRest)| {
             let for_ms = entry.until_ms.saturating_sub(now_ms).min(LONGEST_MS);
             // Redis refuses a TTL of zero.
             (for_ms > 0).then(|| (self.manager.names.record(key, clear_count), entry.bytes.clone(), for_ms))
         };
-        batch.entries.iter().filter_map(command).collect()
+        self.queue.wanted(batch).filter_map(command).collect()
     }
 }
 
@@ -108,7 +116,7 @@ mod tests {
     use crate::process::tasks::Tasks;
 
     #[tokio::test]
-    async fn a_cleared_entry_is_not_written_even_if_its_key_is_put_again() {
+    async fn a_removed_entry_is_not_written_even_if_its_key_is_put_again() {
         let config = Config::from_pairs(&[]).expect("the defaults are legal").redis;
         let manager = Arc::new(LinkManager::new(config, Ledger::new(Arc::default()), Clock::manual(0), Tasks::new()));
         let (queue, holds) = (Arc::new(WriteQueue::new(10_000, BATCH)), Arc::new(Holds::new(Tasks::new())));
@@ -123,5 +131,13 @@ mod tests {
         queue.push(key, entry(b"new"));
         assert!(values(&batch).is_empty());
         assert_eq!(values(&queue.next().await), ["new"]);
+        let other = KeyBuilder::new(None).part(Tag::Text, b"y").finish();
+        queue.push(key, entry(b"forgotten"));
+        queue.push(other, entry(b"other"));
+        let batch = queue.next().await;
+        queue.remove(&[key]);
+        assert_eq!((values(&batch), queue.removed(&batch)), (vec![Bytes::from_static(b"other")], vec![key]));
+        queue.push(key, entry(b"newest"));
+        assert_eq!((values(&batch), queue.removed(&batch)), (vec![Bytes::from_static(b"other")], vec![]));
     }
 }

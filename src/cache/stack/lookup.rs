@@ -139,7 +139,7 @@ impl Stack {
                     better => found[place] = better,
                 }
                 if let Some(begun) = move_up_since {
-                    self.move_up(keys[place], &decoded, depth, begun, lookup.space_state);
+                    self.move_up(keys[place], &decoded, depth, (begun, lookup));
                 }
             }
         }
@@ -152,7 +152,7 @@ impl Stack {
         let found = judge(Arc::clone(&decoded.record), tier, lookup);
         let depth = self.lower.iter().position(|lower| lower.tier() == tier);
         if let Some(depth) = depth.filter(|_| !matches!(found, Found::Missing)) {
-            self.move_up(key, &decoded, depth, begun, lookup.space_state);
+            self.move_up(key, &decoded, depth, (begun, lookup));
         }
         found
     }
@@ -166,7 +166,7 @@ impl Stack {
 
     /// Promotes a record found at `depth` to the tiers above, unchanged. Does nothing if memory holds a record that is
     /// as new, which may have been fetched while that tier was queried.
-    fn move_up(&self, key: Key, decoded: &Decoded, depth: usize, begun: Generation, space_state: &SpaceState) {
+    fn move_up(&self, key: Key, decoded: &Decoded, depth: usize, (begun, lookup): (Generation, &Lookup<'_>)) {
         let Decoded { record, counts, bytes } = decoded;
         let kept = self.memory.peek(&key);
         if kept.as_ref().is_some_and(|kept| kept.times.created_ms >= record.times.created_ms) {
@@ -174,14 +174,14 @@ impl Stack {
         }
         // Another replica wrote it after a purge that this process has not learned of yet. It must not be stored on
         // tiers of this process: after its own next purge, a count as high must not be found there.
-        let is_ahead = self.purges.stamp(&key, &record.models()).is_behind(*counts);
+        let is_ahead = self.purges.stamp(&key, &record.models()).is_behind(counts.at(lookup.now_ms));
         // A purge since the look-up began covers the record, so no tier may keep it.
         if !self.remember(key, record, begun) {
             return;
         }
         // Cached replies of this space may hold the vector that was just replaced.
         if kept.is_some_and(|kept| kept.vector != record.vector) {
-            space_state.note_replacement();
+            lookup.space_state.note_replacement();
         }
         if !is_ahead {
             let until_ms = record.times.stale_until_ms.max(record.times.fresh_until_ms);

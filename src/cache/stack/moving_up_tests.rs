@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::tests::{Shelf, at, bytes_under, keep, keys, over, record, two_shelves};
 use super::*;
 use crate::cache::at_rest::{self, ChecksumKeys};
-use crate::cache::purges::{PurgeCounts, PurgeNews, PurgeSubject};
+use crate::cache::purges::{PurgeCounts, PurgeNews, PurgeStamp, PurgeSubject};
 use crate::cache::{AtRest, LowerTier, Record, Tier, Times};
 use crate::learned::{ModelIdentity, SpaceState};
 use crate::vector::Vector;
@@ -47,6 +47,20 @@ async fn records_with_a_higher_purge_count_are_promoted_to_memory_only() {
     let below = stack.look_below(&keys, &at(1, &space_state), stack.generation()).await;
     assert!(below[0].is_fresh() && stack.look_up(&keys[0], &at(1, &space_state)).is_fresh());
     assert!(!disk.holds(&keys[0]), "a purge of this process may end at that very count");
+}
+
+#[tokio::test]
+async fn the_count_of_a_forgotten_key_matters_only_until_it_ends() {
+    for (now_ms, is_promoted) in [(49, false), (50, true)] {
+        let (stack, disk, redis) = two_shelves();
+        let (keys, space_state) = (keys(1), SpaceState::default());
+        let stamp = PurgeStamp { models: 0, input: 50 };
+        let bytes = at_rest::to_bytes(&record("a"), stamp, &ChecksumKeys::default().of(&keys[0]));
+        redis.put(keys[0], AtRest { bytes: bytes.into(), until_ms: 200 });
+        let below = stack.look_below(&keys, &at(now_ms, &space_state), stack.generation()).await;
+        assert!(below[0].is_fresh());
+        assert_eq!(disk.holds(&keys[0]), is_promoted, "at {now_ms}");
+    }
 }
 
 #[tokio::test]
@@ -103,7 +117,7 @@ fn fetches_that_began_before_memory_was_cleared_are_not_stored() {
     let stack = over(Vec::new());
     let (key, begun) = (keys(1)[0], stack.generation());
     assert!(stack.remember(key, &record("a"), begun));
-    assert_eq!(stack.forget(Some("a")), 1);
+    assert_eq!(stack.purge_memory(Some("a")), 1);
     assert!(!stack.remember(key, &record("a"), begun));
     assert!(stack.memory().peek(&key).is_none());
 }

@@ -15,7 +15,7 @@ use crate::key::Key;
 #[must_use = "the tiers below memory have yet to be told"]
 pub struct Purge {
     /// Number of records removed from memory.
-    pub forgotten: u64,
+    pub removed: u64,
     subject: PurgeSubject,
     /// Tier from which the purge was learned, if it happened in another replica.
     learnt_from: Option<Tier>,
@@ -97,7 +97,7 @@ impl Stack {
 
     /// Empties memory, or removes the records of one model from it, and leaves the other tiers alone. Returns the
     /// number of removed records.
-    pub fn forget(&self, model: Option<&str>) -> u64 {
+    pub fn purge_memory(&self, model: Option<&str>) -> u64 {
         // The generation ends first, so no fetch under way stores its record after memory was emptied.
         let subject = PurgeSubject::of_model(model);
         self.generations.next(&subject);
@@ -105,7 +105,7 @@ impl Stack {
     }
 
     fn emptied(&self, subject: PurgeSubject, learnt_from: Option<Tier>) -> Purge {
-        Purge { forgotten: self.empty_memory(&subject), subject, learnt_from }
+        Purge { removed: self.empty_memory(&subject), subject, learnt_from }
     }
 
     fn empty_memory(&self, subject: &PurgeSubject) -> u64 {

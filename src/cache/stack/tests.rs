@@ -89,7 +89,7 @@ fn a_purge_of_one_model_keeps_pending_fetches_of_others() {
     }
     assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Missing));
     assert!(matches!(stack.look_up(&keys[1], &at(1, &space_state)), Found::Fresh(..)));
-    assert_eq!((stack.purge(Some("b")).forgotten, stack.purge(Some("answering")).forgotten), (2, 0));
+    assert_eq!((stack.purge(Some("b")).removed, stack.purge(Some("answering")).removed), (2, 0));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_purge_by_model_keeps_the_entries_of_other_models() {
     for (place, key) in keys.iter().enumerate() {
         stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
     }
-    assert_eq!(stack.purge(Some("a")).forgotten, 3);
+    assert_eq!(stack.purge(Some("a")).removed, 3);
     assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Missing));
     assert!(matches!(stack.look_up(&keys[3], &at(1, &space_state)), Found::Fresh(..)));
 }
@@ -281,7 +281,7 @@ async fn a_purge_of_another_replica_is_applied_once() {
     }
     elsewhere.raise(Some("a"));
     let learnt = stack.learn_purges(&elsewhere.counts().into(), Tier::Redis);
-    assert_eq!(learnt.iter().map(|purge| purge.forgotten).collect::<Vec<_>>(), [1]);
+    assert_eq!(learnt.iter().map(|purge| purge.removed).collect::<Vec<_>>(), [1]);
     assert!(stack.learn_purges(&elsewhere.counts().into(), Tier::Redis).is_empty());
     for purge in &learnt {
         stack.settle(purge).await;

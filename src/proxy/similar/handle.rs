@@ -7,10 +7,11 @@ use hyper::body::Incoming;
 
 use super::SimilarRoute;
 use super::route::TEI_PATH;
-use super::score::{Scored, Similar, Unranked};
+use super::score::{Scored, Similar};
+use super::unranked::Unranked;
 use crate::config::{Config, FallbackMode};
 use crate::flow::{Controls, RequestContext};
-use crate::observe::metrics::Rejection;
+use crate::observe::metrics::{Rejection, RequestUsage};
 use crate::observe::traces::Span;
 use crate::proxy::admission::Admission;
 use crate::proxy::controls::read_controls;
@@ -18,7 +19,7 @@ use crate::proxy::embeddings::{Miss, head_bytes};
 use crate::proxy::fast_path::{Received, ReceivedBody, Unreceived};
 use crate::proxy::finished::Finished;
 use crate::proxy::intake::{path_model, read_origin};
-use crate::proxy::notes::{Notes, mark_cut};
+use crate::proxy::notes::{Notes, mark_cut, tell_fallback};
 use crate::proxy::passthrough::ForwardContext;
 use crate::proxy::request_guard::RequestGuard;
 use crate::proxy::{Proxy, ReplyBody, traced};
@@ -72,7 +73,7 @@ impl Proxy {
             Err(Unranked::NoRoom) => self.overloaded(Rejection::InflightBytes),
             Err(Unranked::Fault(fault)) => self.replies.bad_similar(&fault),
             Err(Unranked::NoVectors(finished)) => self.admit_reply(*finished, admission),
-            Err(Unranked::ModelChanged) => self
+            Err(Unranked::ModelChanged { .. } | Unranked::NoEmbeddings) => self
                 .replies
                 .no_vectors("The model changed during the request, and changed again at the second attempt."),
         }
@@ -88,7 +89,7 @@ impl Proxy {
         if !admission.reserve(similar_bytes(&received.body) + head_bytes(&head.headers)) {
             return Err(Unranked::NoRoom);
         }
-        let context = &received.context;
+        let context = received.context.clone();
         let token = self.token(&context.config, &head.headers);
         let origin = read_origin(&context.config, &route.embeddings, &head.headers, token)
             .map_err(|error| self.refuse_path(error))?;
@@ -97,18 +98,43 @@ impl Proxy {
             // A service behind vecho may know another kind of request at this path.
             return Err(SimilarFault::new(None, "The body is not in TEI's form.").into());
         }
-        let similar = Similar { request, context, origin, span };
-        for _ in 1..MAX_ATTEMPTS {
-            match self.score(&similar, admission).await {
-                Err(Unranked::ModelChanged) => {}
-                scored => return scored.map(|scored| self.write_similar(&similar, scored)),
-            }
+        let (may_be_forwarded, now_ms) = (!route.is_own && !request.names_model, context.now_ms);
+        if may_be_forwarded && self.tei.must_forward(now_ms) {
+            return Err(Unranked::NoEmbeddings);
         }
-        self.score(&similar, admission).await.map(|scored| self.write_similar(&similar, scored))
+        let ranked = self.attempt(Similar { request, context, origin, span }, admission).await;
+        match &ranked {
+            Ok(_) if may_be_forwarded => self.tei.ranked(),
+            Err(Unranked::NoVectors(finished)) if may_be_forwarded => {
+                self.tei.refused(finished.response.status(), now_ms);
+            }
+            _ => {}
+        }
+        ranked
     }
 
+    async fn attempt(&self, mut similar: Similar<'_>, admission: &mut Admission) -> Result<Finished, Unranked> {
+        let mut billed_tokens = 0;
+        for _ in 1..MAX_ATTEMPTS {
+            match self.score(&similar, admission).await {
+                Err(Unranked::ModelChanged { billed_tokens: tokens }) => billed_tokens += tokens,
+                scored => return scored.map(|scored| self.write_similar(&similar, scored)),
+            }
+            // Vectors that were fetched since the request began are as new as it demands.
+            let controls = &mut similar.context.controls;
+            if std::mem::take(&mut controls.no_cache) {
+                controls.max_age_ms = Some(0);
+            }
+        }
+        let mut scored = self.score(&similar, admission).await?;
+        scored.source_counts.billed += billed_tokens;
+        Ok(self.write_similar(&similar, scored))
+    }
+
+    /// Writes the answer. Only now the request is counted, each of its inputs once.
     fn write_similar(&self, similar: &Similar<'_>, scored: Scored) -> Finished {
-        let Scored { scores, model, source_counts, prompt_tokens, call_headers, usage, cut, .. } = scored;
+        let account = self.account(&scored);
+        let Scored { scores, model, source_counts, prompt_tokens, call_headers, fallback, cut, .. } = scored;
         let model = model.unwrap_or_default();
         traced::served(similar.span, &source_counts, &model);
         let body = match similar.request.form {
@@ -121,10 +147,12 @@ impl Proxy {
         let notes = Notes::new(&source_counts, &model);
         let mut finished = self.replies.answer(notes, call_headers, ReplyBody::whole(body));
         mark_cut(finished.response.headers_mut(), cut);
-        match usage {
-            Some(usage) => finished.about(usage),
-            None => finished,
+        if let Some(measure) = &fallback {
+            tell_fallback(finished.response.headers_mut(), measure);
         }
+        let Some(account) = account else { return finished };
+        source_counts.count(&self.metrics, &account);
+        finished.about(RequestUsage { named: Arc::clone(account.named()), inputs: source_counts.inputs() })
     }
 }
 

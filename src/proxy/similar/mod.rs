@@ -1,7 +1,11 @@
 //! Similarity requests: query and candidates are embedded through the cache, and the candidates are ranked by cosine.
 
 mod handle;
+mod lengths;
 mod route;
 mod score;
+mod tei;
+mod unranked;
 
 pub(super) use route::SimilarRoute;
+pub(super) use tei::TeiUpstream;

@@ -73,6 +73,10 @@ impl Front {
         self.app.public_addr()
     }
 
+    pub(crate) fn admin(&self) -> std::net::SocketAddr {
+        self.app.admin_addr()
+    }
+
     /// Builds an embeddings request with exactly these bytes as its body.
     pub(crate) fn post(&self, body: impl Into<Bytes>) -> Ask {
         self.post_to("/v1/embeddings", body)
@@ -146,6 +150,11 @@ impl Front {
             assert!(begun.elapsed() < DEADLINE, "{series} must fall to zero");
             tokio::task::yield_now().await;
         }
+    }
+
+    /// Stops vecho, so that another one can open its folder.
+    pub(crate) async fn stop(self) {
+        self.app.stop().await;
     }
 
     /// Advances the clock.

@@ -125,3 +125,33 @@ async fn counts_of_forgotten_keys_leave_redis_once_their_entries_would_have_expi
     one.clock.advance_ms(2 * 3_600_000);
     eventually("the counts are dropped", async || redis.cli(&["exists", "vecho:1:purges"]) == "0").await;
 }
+
+#[tokio::test]
+async fn a_record_that_waits_for_redis_is_not_written_after_its_input_was_forgotten() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let one = replica(&stub, &redis.url(), &[("redis.timeout", "300ms")]).await;
+    let names = [name_of(&one, "a").await, name_of(&one, "b").await];
+    redis.freeze();
+    goes_down(&one).await;
+    sources(&one, &["a"]).await;
+    sources(&one, &["b"]).await;
+    let answer = forget(one.admin(), &[], &texts_of(&["a"])).await;
+    assert_eq!((answer.status, &answer.json()["pending"]), (202, &json!(["redis"])), "{answer:?}");
+    redis.thaw();
+    comes_up(&one).await;
+    // Entries are written in their order, so the forgotten one would be there before this one.
+    eventually("the other record is written", async || redis.cli(&["exists", &names[1]]) == "1").await;
+    assert_eq!(redis.cli(&["exists", &names[0]]), "0");
+}
+
+#[tokio::test]
+async fn replicas_accept_the_forgets_of_many_that_were_separated() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let fill =
+        "for n = 1, 30000 do redis.call('hset', KEYS[1], 'input:' .. string.format('%064x', n), '1800000000000') end";
+    redis.cli(&["eval", fill, "1", "vecho:1:purges"]);
+    let one = replica(&stub, &redis.url(), &[]).await;
+    assert_eq!(sources(&one, &["a"]).await, "upstream=1");
+    let refused = forget(one.admin(), &[], &texts_of(&["a"])).await;
+    assert_eq!((refused.status, refused.error().1), (409, json!("too_many_forgotten")));
+}
