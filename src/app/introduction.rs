@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::advice::Advice;
 use crate::cache::Stack;
-use crate::config::{Config, ConfigSource, FallbackMode, Origin, UpstreamTarget};
+use crate::config::{Config, FallbackMode, Origin, UpstreamTarget};
 use crate::flow::TokenClaims;
 use crate::process::connector::reachable;
 

@@ -7,4 +7,4 @@ mod spaces;
 
 pub use credentials::{Acceptance, AcceptedCredential, AcceptedCredentials, TokenOwner};
 pub use identity::{ModelChange, ModelIdentity, TokenCounting};
-pub use spaces::{ModelChange, ModelIdentity, SpaceState, Spaces, TokenCounting};
+pub use spaces::{SpaceState, Spaces};

@@ -28,7 +28,7 @@ impl Proxy {
         let first = scopes.first().unwrap_or(headers);
         let described = self.described(&config, path, (first, body)).await?;
         let request = described.request(&config)?;
-        let origin = described.origin(&config, first)?;
+        let origin = described.origin(&config, first, CallerToken::described(&config, first))?;
         let rules = self.input_rules(&config, &origin);
         let inputs = self.flow.possible_inputs(&request, &rules).await.map_err(unfit)?;
         // Each key costs a hash and memory, and no more are remembered.

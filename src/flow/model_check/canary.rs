@@ -32,7 +32,8 @@ pub(super) fn lane_beside(lane: &Lane, config: &Config, headers: &HeaderMap) -> 
     let form = RequestForm::default();
     let properties =
         LaneProperties { headers: kept, user: None, encoding: Encoding::Float, form, ..(*lane.properties).clone() };
-    Lane { id: lane.id.extend(Tag::Control, b"canary"), properties: Arc::new(properties) }
+    let id = lane.id.extend(Tag::Control, b"canary");
+    Lane { id, learns_as: id, properties: Arc::new(properties) }
 }
 
 /// Asks for the vectors of the texts, in their order.
@@ -51,7 +52,7 @@ pub(super) async fn ask(flow: &Arc<Flow>, lane: &Lane, space: &SpaceState) -> Re
         caller: lane.id,
         trace: TraceContext::NONE.clone(),
     };
-    let lane = Lane { id: lane.id, properties: Arc::new(properties) };
+    let lane = Lane { id: lane.id, learns_as: lane.learns_as, properties: Arc::new(properties) };
     let (mut reports, work) = flow.batcher.submit(&lane, Missing { inputs, places, own }, waiter);
     let collecting = async {
         let mut fetched: Vec<Option<Fetched>> = vec![None; TEXTS.len()];
