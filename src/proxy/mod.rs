@@ -25,6 +25,7 @@ mod request_guard;
 mod routes;
 mod service;
 mod similar;
+mod tei_upstream;
 mod tokens;
 mod traced;
 

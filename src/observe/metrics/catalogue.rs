@@ -2,9 +2,10 @@
 
 use std::fmt::Write;
 
+use super::label::Label;
 use super::labels::{
-    AnswerCoding, AnswerEvent, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port, Rejection,
-    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
+    AnswerCoding, AnswerEvent, Bypass, CallOutcome, InputSource, LeaseWait, Outcome, Port, Rejection, ReloadResult,
+    RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
 use crate::process::governor::GovernorAction;
 

@@ -6,7 +6,7 @@ use prometheus::core::Collector;
 use prometheus::{CounterVec, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 
 use super::catalogue::Family;
-use super::labels::Label;
+use super::label::Label;
 
 /// A counter without labels.
 #[derive(Clone, Debug)]

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
-use super::labels::{CallOutcome, InputSource, Label};
+use super::label::Label;
+use super::labels::{CallOutcome, InputSource};
 use super::latency::{Durations, Latencies, Percentiles};
 
 /// Seconds between two samples.

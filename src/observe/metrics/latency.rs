@@ -5,7 +5,8 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::labels::{Label, Outcome};
+use super::label::Label;
+use super::labels::Outcome;
 
 const LOWEST_US: u64 = 1;
 // One hour in microseconds. Longer times are recorded as one hour.

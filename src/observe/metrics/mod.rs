@@ -11,6 +11,7 @@ mod handles;
 mod history;
 mod incident;
 mod incidents;
+mod label;
 mod labels;
 mod latency;
 mod memory;
@@ -36,9 +37,10 @@ pub use handles::{Counter, Entered, Gauge, PerLabel};
 pub use history::{COARSE_STEP_SECONDS, HistorySample, STEP_SECONDS, Samples};
 pub use incident::{Affected, Incident, IncidentReport, Instead, ModelReport};
 pub use incidents::{IncidentState, Incidents, MAX_INCIDENTS};
+pub use label::Label;
 pub use labels::{
-    AnswerCoding, AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, Label, LeaseWait, Outcome, Port,
-    Rejection, ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
+    AnswerCoding, AnswerEvent, BreakerState, Bypass, CallOutcome, InputSource, LeaseWait, Outcome, Port, Rejection,
+    ReloadResult, RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;

@@ -6,7 +6,8 @@ use prometheus::{Histogram, HistogramVec};
 
 use super::catalogue;
 use super::handles::{Counter, Gauge, PerLabel, Registrar};
-use super::labels::{AnswerCoding, Bypass, Label, Outcome, Rejection, Route, TokenProof};
+use super::label::Label;
+use super::labels::{AnswerCoding, Bypass, Outcome, Rejection, Route, TokenProof};
 use super::performance::Performance;
 use super::recent::Ended;
 
