@@ -13,6 +13,7 @@ use serde_json::json;
 use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
 use crate::cache::transfer::Pieces;
 use crate::process::errors::BoxError;
+use crate::spend::OverBudget;
 
 /// Body of a response: complete or streamed.
 pub type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -81,6 +82,8 @@ pub(super) enum Refusal {
          Purge the model instead: `DELETE /api/performance/cache?model=NAME`."
     )]
     TooManyForgotten,
+    #[error("{0}.")]
+    OverBudget(Box<OverBudget>),
     #[error("{0}")]
     BadBody(String),
     #[error("{message}")]
@@ -101,6 +104,7 @@ impl Refusal {
             | Self::NotCacheable { .. }
             | Self::TokenAsCredential => StatusCode::BAD_REQUEST,
             Self::TooManyForgotten => StatusCode::CONFLICT,
+            Self::OverBudget(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TooManyStreams => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -118,6 +122,7 @@ impl Refusal {
             Self::NotCacheable { .. } => "not_cacheable",
             Self::TokenAsCredential => "token_as_credential",
             Self::TooManyForgotten => TOO_MANY_FORGOTTEN,
+            Self::OverBudget(_) => "budget_exhausted",
         }
     }
 

@@ -9,6 +9,7 @@ use super::super::options::WarmOptions;
 use super::super::source::{Inputs, is_standard};
 use super::advance::JobRun;
 use super::api::BatchApi;
+use super::charge;
 use super::dialect::Dialect;
 use super::part_files::parsed_id;
 use super::plan::{JobPlan, Planner};
@@ -178,7 +179,11 @@ impl<'a> JobCommand<'a> {
         if state.parts.is_empty() {
             return self.finish(state).map(|()| None);
         }
-        if let Err(cause) = self.approve(&state).await {
+        let approved = match self.approve(&state).await {
+            Ok(()) => charge::charge(&self.config, &state).await,
+            refused => refused,
+        };
+        if let Err(cause) = approved {
             self.state_file.remove_plan();
             return Err(cause);
         }
