@@ -118,7 +118,7 @@ async fn concurrent_requests_reserve_what_they_need_before_they_call() {
 }
 
 #[tokio::test]
-async fn a_smaller_request_is_not_refused_with_a_larger_one_that_it_shares_inputs_with() {
+async fn a_smaller_request_is_answered_after_a_larger_one_was_refused() {
     let front = Front::with(&[("budget.tokens_per_day", "12")]).await;
     front.stub.always(Behaviour::Gate);
     let large = json!({"model": SMALL, "input": ["alpha", super::text_of_tokens("beta", 30)], "dimensions": 8});
