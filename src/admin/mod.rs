@@ -5,6 +5,7 @@
 
 mod body;
 mod cache;
+mod charge;
 mod context;
 mod dashboard;
 mod feed;
@@ -21,6 +22,7 @@ mod streams;
 #[cfg(test)]
 mod tests;
 
+pub use charge::CHARGE_PATH;
 pub use context::{AdminContext, Explainer, Finder};
 pub use dashboard::run_updates;
 pub use feed::Feed;

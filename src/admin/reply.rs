@@ -14,6 +14,7 @@ use crate::cache::purges::{MAX_FORGOTTEN, TOO_MANY_FORGOTTEN};
 use crate::cache::transfer::Pieces;
 use crate::flow::UNMEASURED;
 use crate::process::errors::BoxError;
+use crate::spend::OverBudget;
 
 /// Body of a response: complete or streamed.
 pub type AdminBody = UnsyncBoxBody<Bytes, BoxError>;
@@ -87,6 +88,8 @@ pub(super) enum Refusal {
          are unknown. Try again, raise memory.limit_mb, or purge the model: `DELETE /api/performance/cache?model=NAME`."
     )]
     InputsUnmeasured,
+    #[error("{0}.")]
+    OverBudget(Box<OverBudget>),
     #[error("{0}")]
     BadBody(String),
     #[error("{message}")]
@@ -107,6 +110,7 @@ impl Refusal {
             | Self::NotCacheable { .. }
             | Self::TokenAsCredential => StatusCode::BAD_REQUEST,
             Self::TooManyForgotten => StatusCode::CONFLICT,
+            Self::OverBudget(_) => StatusCode::TOO_MANY_REQUESTS,
             Self::TooManyStreams | Self::InputsUnmeasured => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
@@ -125,6 +129,7 @@ impl Refusal {
             Self::TokenAsCredential => "token_as_credential",
             Self::TooManyForgotten => TOO_MANY_FORGOTTEN,
             Self::InputsUnmeasured => UNMEASURED,
+            Self::OverBudget(_) => "budget_exhausted",
         }
     }
 

@@ -11,8 +11,8 @@ use http_body::Body;
 use super::guard::{Access, Detail};
 use super::reply::{self, AdminResponse, Refusal};
 use super::{
-    AdminBody, AdminContext, EXPORT_PATH, IMPORT_PATH, body, cache, dashboard, forget, health, moving, performance,
-    settings,
+    AdminBody, AdminContext, CHARGE_PATH, EXPORT_PATH, IMPORT_PATH, body, cache, charge, dashboard, forget, health,
+    moving, performance, settings,
 };
 use crate::observe::metrics::Rejection;
 
@@ -49,6 +49,7 @@ enum Endpoint {
     Purge,
     Explain,
     Forget,
+    Charge,
     Export,
     Import,
     Config,
@@ -86,6 +87,7 @@ pub(super) const ROUTES: &[RouteEntry] = &[
         Endpoint::Forget,
         "removes the entries of the embeddings request in the body",
     ),
+    change("POST", CHARGE_PATH, Endpoint::Charge, "counts a call made elsewhere towards the budgets of the day"),
     get(
         EXPORT_PATH,
         Access::Private,
@@ -198,6 +200,7 @@ where
         Endpoint::Forget => {
             forget::forget(context, head, body::read(body, context.live.load().limits.max_body_bytes).await?).await
         }
+        Endpoint::Charge => charge::charge(context, &body::read(body, MAX_BODY_BYTES).await?),
         Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
         Endpoint::Export => Ok(moving::export(context).await),
         // A file of any size is streamed, so its body has no limit here.

@@ -30,7 +30,7 @@ impl FetchSpending {
 
 impl Fetch {
     /// Sets aside what these inputs are expected to cost.
-    pub(super) async fn reserve(&self, inputs: &[Input<'static>]) -> Result<FetchSpending, OverBudget> {
+    pub(super) async fn reserve(&self, inputs: &[Input<'static>]) -> Result<FetchSpending, Box<OverBudget>> {
         if self.flow.spend.is_off() {
             return Ok(FetchSpending::default());
         }

@@ -144,8 +144,9 @@ impl Request<'_> {
         let same_caller = failed.credential == self.job.origin.credential;
         let asked_here = || failed.keys.iter().all(|key| self.plan.keys.contains(key));
         match failed.failure.class {
-            // The upstream was not called, and only the time of the other request was over.
-            Class::Unavailable(UnavailableReason::Expired) => Err(RetryMode::Shared),
+            // The upstream was not called: the time of the other request was over, or its cost exceeded a budget that
+            // may cover this one.
+            Class::Unavailable(UnavailableReason::Expired) | Class::OverBudget(_) => Err(RetryMode::Shared),
             // One of the other texts may be the cause.
             Class::Unavailable(UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
                 if !asked_here() =>
@@ -157,8 +158,6 @@ impl Request<'_> {
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),
             Class::Throttled if same_caller => Ok(Slot::Failed(failed)),
             Class::Refused | Class::InvalidAnswer(..) if same_caller && asked_here() => Ok(Slot::Failed(failed)),
-            // A smaller request may fit in the budget, and a second one may lead it for others again.
-            Class::OverBudget(_) => Err(RetryMode::Shared),
             // A refusal of another caller, or of other texts, proves nothing about this request.
             Class::Throttled | Class::Refused | Class::InvalidAnswer(..) => Err(RetryMode::Private),
         }

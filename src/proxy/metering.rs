@@ -52,7 +52,7 @@ pub(super) struct BypassMeter {
     namespace: Option<String>,
     model: String,
     estimate: u64,
-    /// True if the service has answered with a success, or may have worked in vain.
+    /// False if the service has answered with an error, or has not got the request.
     is_billed: bool,
     head: Vec<u8>,
     tail: Vec<u8>,
@@ -64,7 +64,7 @@ impl BypassMeter {
         guard: &Arc<SpendGuard>,
         request: &mut Request<ClientBody>,
         cost: Option<&BypassCost>,
-    ) -> Result<Option<Box<Self>>, OverBudget> {
+    ) -> Result<Option<Box<Self>>, Box<OverBudget>> {
         if guard.is_off() {
             return Ok(None);
         }
@@ -83,7 +83,8 @@ impl BypassMeter {
             namespace,
             model,
             estimate,
-            is_billed: false,
+            // A client that leaves before the answer ends the request, and the service may go on.
+            is_billed: true,
             head,
             tail,
         })))

@@ -19,6 +19,11 @@ impl SpendAmount {
         Self { tokens, money_pico: price.map_or(0, |price| price.of_pico(tokens)) }
     }
 
+    /// Returns the same tokens at a part of their price, rounded up.
+    pub(super) fn at_percent(self, percent: u8) -> Self {
+        Self { money_pico: self.money_pico.saturating_mul(percent.into()).div_ceil(100), ..self }
+    }
+
     pub(super) const fn plus(self, other: Self) -> Self {
         Self {
             tokens: self.tokens.saturating_add(other.tokens),

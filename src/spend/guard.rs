@@ -39,7 +39,7 @@ impl SpendGuard {
     }
 
     /// Sets aside what a call is expected to cost. Without a budget this does nothing.
-    pub fn reserve(&self, purchase: &Purchase<'_>, tokens: u64) -> Result<SpendReservation, OverBudget> {
+    pub fn reserve(&self, purchase: &Purchase<'_>, tokens: u64) -> Result<SpendReservation, Box<OverBudget>> {
         let config = self.live.load();
         if config.budget.is_off() {
             return Ok(SpendReservation::default());
@@ -60,7 +60,26 @@ impl SpendGuard {
         drop(book);
         self.metrics.budget.refused(unit.key(!name.is_empty()), name);
         log(&notices, &config);
-        Err(refusal)
+        Err(Box::new(refusal))
+    }
+
+    /// Counts a call that another process makes, at a part of the price, or refuses it.
+    pub fn charge(&self, purchase: &Purchase<'_>, tokens: u64, price_percent: u8) -> Result<(), Box<OverBudget>> {
+        let config = self.live.load();
+        if config.budget.is_off() {
+            return Ok(());
+        }
+        let names = purchase.payers(&config);
+        let cost = SpendAmount::of(tokens, purchase.price(&config)).at_percent(price_percent);
+        let mut book = self.rolled();
+        if let Some(refusal) = self.refusal(&book, &names, cost, &config) {
+            return Err(Box::new(refusal));
+        }
+        book.spend(&names, cost);
+        let notices = book.notices(&config.budget, None);
+        drop(book);
+        log(&notices, &config);
+        Ok(())
     }
 
     /// Returns the refusal that a call would get now. Counts nothing.
@@ -134,5 +153,7 @@ impl SpendGuard {
 
 /// Logs lines without a lock, since logging may be slow.
 fn log(notices: &[Notice], config: &Config) {
-    notices.iter().for_each(|notice| notice.log(&config.savings.currency));
+    for notice in notices {
+        notice.log(&config.savings.currency);
+    }
 }

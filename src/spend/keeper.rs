@@ -21,6 +21,8 @@ use super::shared::{SharedSpending, SpendFields, divide, field};
 const STEP: Duration = Duration::from_millis(250);
 /// Interval of the writes to the file, and of the exchange while nothing changes here.
 const WRITE_EVERY: Duration = Duration::from_secs(1);
+/// Time after which a failed exchange is logged. A start and a short break are no outage.
+const TOLD_AFTER: Duration = Duration::from_secs(5);
 /// Interval of attempts to open a file that cannot be used.
 const OPEN_EVERY: Duration = Duration::from_secs(10);
 
@@ -43,6 +45,29 @@ struct Kept {
     /// Counts of a day that the file held. The shared store may hold more of them; `None` once that was looked up.
     from_file: Option<SavedSpend>,
     has_failed: bool,
+    outage: SharingOutage,
+}
+
+/// Time during which the counts cannot be shared. Logs one line when it lasts, and one when it ends.
+#[derive(Default)]
+struct SharingOutage {
+    since: Option<Instant>,
+    is_told: bool,
+}
+
+impl SharingOutage {
+    fn failed(&mut self, cause: &str) {
+        let since = *self.since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= TOLD_AFTER && !std::mem::replace(&mut self.is_told, true) {
+            tracing::warn!(cause, "the budgets are not shared: each replica goes on with what it knows of the others");
+        }
+    }
+
+    fn ended(&mut self) {
+        if std::mem::take(self).is_told {
+            tracing::info!("the budgets are shared again");
+        }
+    }
 }
 
 impl SpendKeeper {
@@ -56,6 +81,7 @@ impl SpendKeeper {
             exchanged: None,
             from_file: Some(SavedSpend::default()),
             has_failed: false,
+            outage: SharingOutage::default(),
         };
         Arc::new(Self { guard, folder, shared, state: Mutex::new(state) })
     }
@@ -147,10 +173,10 @@ impl SpendKeeper {
             // What this replica wrote before a kill may be newer than its file.
             let day = self.guard.rolled().day;
             match shared.exchange(day, &SpendFields::new()).await {
-                Some(fields) => self.catch_up(day, &divide(&fields, &kept.replica).0, &read),
-                None => {
+                Ok(fields) => self.catch_up(day, &divide(&fields, &kept.replica).0, &read),
+                Err(cause) => {
                     kept.from_file = Some(read);
-                    return;
+                    return kept.outage.failed(&cause);
                 }
             }
         }
@@ -160,10 +186,14 @@ impl SpendKeeper {
             return;
         }
         let own = if may_write { own } else { SpendFields::new() };
-        if let Some(fields) = shared.exchange(day, &own).await {
-            self.guard.rolled().learn_others(day, &divide(&fields, &kept.replica).1);
-            self.guard.notify();
-            kept.exchanged = Some((Instant::now(), changes));
+        match shared.exchange(day, &own).await {
+            Ok(fields) => {
+                self.guard.rolled().learn_others(day, &divide(&fields, &kept.replica).1);
+                self.guard.notify();
+                kept.exchanged = Some((Instant::now(), changes));
+                kept.outage.ended();
+            }
+            Err(cause) => kept.outage.failed(&cause),
         }
     }
 

@@ -15,8 +15,8 @@ pub type SpendFields = BTreeMap<String, String>;
 
 /// A store of counts that several replicas reach.
 pub trait SharedSpending: Send + Sync {
-    /// Writes fields of a day, and returns those of all replicas. Returns `None` if the store is not available.
-    fn exchange<'a>(&'a self, day: u64, own: &'a SpendFields) -> BoxFuture<'a, Option<SpendFields>>;
+    /// Writes fields of a day, and returns those of all replicas. The error is the cause, as text.
+    fn exchange<'a>(&'a self, day: u64, own: &'a SpendFields) -> BoxFuture<'a, Result<SpendFields, String>>;
 }
 
 /// Returns the name of the field of a replica and a budget.

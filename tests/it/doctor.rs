@@ -205,6 +205,17 @@ async fn a_call_reports_a_refused_key_a_quota_and_an_answer_in_numbers() {
     next(Behaviour::Garbage);
     healthy.run(&call, &[]).says_only("fault", "call", &["no vector", "; set upstream.url"]);
     assert_eq!(healthy.run(&["--model", "tiny"], &[]).status, Some(64), "a model is for a call");
+    healthy.stub.always(Behaviour::Normal);
+    let budget = ("VECHO_BUDGET_MONEY_PER_DAY", "1");
+    let unpriced = healthy.run(&call, &[budget]);
+    unpriced.says_only("warning", "call", &["tiny has no price", "; add the model to savings.prices"]);
+    assert_eq!(healthy.run(&call, &[budget, ("VECHO_SAVINGS_PRICES", "tiny=1")]).status, Some(0));
+    let forgetful = healthy.run(&[], &[budget, ("VECHO_DISK_ENABLED", "false")]);
+    forgetful.says_only(
+        "warning",
+        "budget",
+        &["a restart forgets what was spent today", "; set disk.path or redis.url"],
+    );
 }
 
 #[tokio::test]

@@ -172,6 +172,7 @@ async fn the_ops_guide_lists_exactly_the_existing_routes() {
         let body = match path.rsplit('/').next() {
             Some("log-level") => Bytes::from_static(b"info"),
             Some("import") => exported_nothing(),
+            Some("charge") => Bytes::from_static(br#"{"model":"tiny","tokens":1}"#),
             Some("forget") => Bytes::from_static(br#"{"model":"tiny","input":"a"}"#),
             _ => Bytes::new(),
         };

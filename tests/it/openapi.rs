@@ -130,6 +130,8 @@ async fn ops_answers(vecho: &Inside) -> Vec<Seen> {
         ("POST", "/api/performance/cache/explain", "?nothing=1", body),
         ("POST", FORGET, "", body),
         ("POST", FORGET, "", r#"{"model":"tiny","input":"a","late_chunking":1}"#),
+        ("POST", "/api/performance/budget/charge", "", r#"{"model":"tiny","tokens":1}"#),
+        ("POST", "/api/performance/budget/charge", "", r#"{"model":"tiny"}"#),
         ("POST", "/api/performance/cache/import", "", "no file"),
         ("PUT", "/api/log-level", "", r#"{"level":"info"}"#),
         ("PUT", "/api/log-level", "", "loud and clear"),

@@ -11,12 +11,17 @@ use crate::spend::{SharedSpending, SpendFields};
 const KEPT_FOR: Duration = Duration::from_hours(48);
 
 impl SharedSpending for RedisTier {
-    fn exchange<'a>(&'a self, day: u64, own: &'a SpendFields) -> BoxFuture<'a, Option<SpendFields>> {
+    fn exchange<'a>(&'a self, day: u64, own: &'a SpendFields) -> BoxFuture<'a, Result<SpendFields, String>> {
         Box::pin(async move {
-            let (link, manager) = (self.manager.status.link()?, &self.manager);
+            let manager = &self.manager;
+            let Some(link) = manager.status.link() else {
+                return Err(manager.status.cause().unwrap_or_else(|| "there is no connection yet".to_owned()));
+            };
             let name = manager.names.spending(day);
             let answers = link.exchange(&name, own, (KEPT_FOR, manager.config.timeout)).await;
-            self.judge(&link, answers).pop().flatten()
+            let cause = answers.error.as_ref().map(|error| error.cause().to_owned());
+            let fields = self.judge(&link, answers).pop().flatten();
+            fields.ok_or_else(|| cause.unwrap_or_else(|| format!("{name} is no hash of texts")))
         })
     }
 }

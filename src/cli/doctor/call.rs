@@ -43,7 +43,7 @@ pub(super) async fn check(config: &Config, surrounding: &Surrounding, options: &
         let message = format!("no answer within {} s", within.as_secs_f64());
         Err(FailedStep { message, remedy: "call the service directly to see whether it is slow".to_owned() })
     });
-    let judged = called.and_then(|answered| answered.judge());
+    let judged = called.and_then(|answered| answered.judge().map(|result| answered.priced(config, result)));
     judged.unwrap_or_else(|FailedStep { message, remedy }| CheckResult::fault(CHECK, message, remedy))
 }
 
@@ -99,6 +99,20 @@ impl AnsweredCall<'_> {
         let message =
             format!("{model}: {key}, status {status} after {latency_ms} ms, {components} dimensions, {encoding}");
         Ok(CheckResult::ok(CHECK, message))
+    }
+
+    /// Turns a good result into a warning if money is limited and the model has no price.
+    fn priced(&self, config: &Config, result: CheckResult) -> CheckResult {
+        let names = [Some(self.model), self.body["model"].as_str()];
+        let has_price = names.into_iter().flatten().any(|name| config.savings.price(name).is_some());
+        if has_price || !config.budget.limits_money() {
+            return result;
+        }
+        let message = format!(
+            "{}; {} has no price, so it counts towards the budgets of money at the highest price",
+            result.message, self.model
+        );
+        CheckResult::warning(CHECK, message, "add the model to savings.prices")
     }
 
     /// Describes an error. The message of the server is left out, because it may repeat a part of the key.

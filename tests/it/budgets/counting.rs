@@ -57,6 +57,17 @@ async fn an_answer_that_breaks_off_counts_at_its_estimate() {
 }
 
 #[tokio::test]
+async fn a_call_is_not_repeated_once_the_budget_is_spent() {
+    for (limit, calls) in [("10", 1), ("1000", 2)] {
+        let front = Front::with(&[("budget.tokens_per_day", limit)]).await;
+        front.stub.next(Behaviour::CutBody);
+        let answer = front.ask(&json!({"model": TINY, "input": [[1, 2, 3, 4, 5, 6, 7, 8, 9, 10]]})).await;
+        assert_eq!(answer.status, if calls == 1 { 429 } else { 200 }, "{answer:?}");
+        assert_eq!(front.calls(), calls);
+    }
+}
+
+#[tokio::test]
 async fn an_unreadable_answer_counts_what_it_reports() {
     let stub = Stub::start();
     let vecho = started(&stub).await;

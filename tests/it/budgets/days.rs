@@ -16,7 +16,7 @@ async fn a_budget_is_filled_again_at_midnight_utc() {
     let vecho = Inside::start(&stub.base_url(), &[TEN]).await;
     let pass = |time: Duration| vecho.clock.advance_ms(u64::try_from(time.as_millis()).expect("short"));
     assert_eq!(vecho.embed(of_tokens("one", 10)).await.status, 200);
-    pass(TO_MIDNIGHT - Duration::from_millis(500));
+    pass(TO_MIDNIGHT.saturating_sub(Duration::from_millis(500)));
     let refused = vecho.embed(of_tokens("two", 10)).await;
     assert_refused(&refused);
     assert_eq!(refused.header("retry-after"), Some("1"), "a part of a second counts as one");

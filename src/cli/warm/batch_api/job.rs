@@ -7,6 +7,7 @@ use super::super::options::WarmOptions;
 use super::super::source::{Inputs, is_standard};
 use super::advance::JobRun;
 use super::api::BatchApi;
+use super::charge;
 use super::dialect::Dialect;
 use super::part_files::{JobRequestForm, parsed_id};
 use super::plan::{JobPlan, Planner};
@@ -191,7 +192,7 @@ impl<'a> JobCommand<'a> {
         }
     }
 
-    /// Returns the job once it is approved, with the model of live requests.
+    /// Returns the job once it is approved and counted towards the budgets, with the model of live requests.
     async fn approved(&self, mut state: JobState) -> Result<JobState, CommandError> {
         self.approve(&state).await?;
         if self.target.batch_model != self.target.model {
@@ -202,6 +203,7 @@ impl<'a> JobCommand<'a> {
             state.live_model =
                 answered.map_err(|error| format!("a live request of {model} failed, so nothing was sent: {error}"))?;
         }
+        charge::charge(&self.config, &state).await?;
         Ok(state)
     }
 

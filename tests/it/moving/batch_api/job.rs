@@ -20,8 +20,13 @@ pub(super) struct Site {
 
 impl Site {
     pub(super) fn new(name: &str) -> Self {
+        Self::with(name, &[])
+    }
+
+    /// Creates a site whose vecho has further settings.
+    pub(super) fn with(name: &str, environment: &[(&str, &str)]) -> Self {
         let stub = BatchStub::start();
-        let vecho = Vecho::start_with(&stub.base_url(), &[("OPENAI_API_KEY", "sk-own")]);
+        let vecho = Vecho::start_with(&stub.base_url(), &[&[("OPENAI_API_KEY", "sk-own")], environment].concat());
         Self { stub, vecho, folder: Folder::new(name) }
     }
 

@@ -2,6 +2,7 @@
 
 use super::super::command::{at, run_with};
 use super::job::{Site, names_in};
+use crate::harness::ops::metric;
 
 #[tokio::test]
 async fn without_a_terminal_and_without_yes_nothing_is_sent() {
@@ -22,6 +23,24 @@ async fn the_price_is_half_of_that_of_live_requests_and_is_named_before() {
     let arguments: Vec<&str> = own.iter().map(String::as_str).chain(fixed).collect();
     let refused = run_with(&arguments, &[("OPENAI_API_KEY", "sk-own")], b"");
     refused.said("2 requests in 1 batch, about 5,001 tokens, about 0.000326 USD");
+}
+
+#[tokio::test]
+async fn a_job_counts_towards_the_budgets_and_is_not_sent_if_they_do_not_cover_it() {
+    let prices = ("VECHO_SAVINGS_PRICES", "tiny=1000000");
+    let small = Site::with("batch-api-refused", &[("VECHO_BUDGET_MONEY_PER_DAY", "0.4"), prices]);
+    let refused = small.warm(&small.file(&["one"]), &["--yes"]).said("nothing was sent").said("budget.money_per_day");
+    assert_eq!(refused.status, Some(1));
+    assert!(small.stub.log().is_empty());
+    assert_eq!(names_in(&small.folder.path("")), ["texts.jsonl"], "nothing is left");
+    let budgets = [("VECHO_BUDGET_MONEY_PER_DAY", "100"), ("VECHO_BUDGET_TOKENS_PER_DAY", "100"), prices];
+    let site = Site::with("batch-api-counted", &budgets);
+    site.warm(&site.file(&["one", "two"]), &["--yes"]).well().said("2 were fetched");
+    let spent = async |key: &str| {
+        metric(site.vecho.admin(), &format!(r#"vecho_budget_spent{{budget="{key}",cache_namespace=""}}"#)).await
+    };
+    let (tokens, money) = (spent("budget.tokens_per_day").await, spent("budget.money_per_day").await);
+    assert!(tokens > 0.0 && (money - tokens / 2.0).abs() < 1e-9, "half of the price: {tokens} {money}");
 }
 
 #[tokio::test]
