@@ -139,7 +139,7 @@ def the_crate_has_every_file_that_its_build_reads():
         assert project.CRATE[word], word
     # The rest of the repository is of no use to `cargo install`.
     assert not [path for path in listed if path.startswith(("tests/", "fuzz/", "charts/", "benches/", "packaging/"))]
-    assert len(listed) < 500, len(listed)
+    assert len(listed) < 600, len(listed)
 
 
 def every_version_is_that_of_the_crate():
