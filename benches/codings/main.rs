@@ -1,21 +1,22 @@
 //! Bytes and processor time of content codings for answers: `cargo bench --profile dist --bench codings`.
 //!
 //! Encodes answers with the encoders of vecho and with those of other codings and levels, and decodes them as vecho
-//! decodes answers of the upstream. Each row is the shortest of many runs on one core, beside the time in which the
-//! plain answer is rendered.
+//! decodes answers of the upstream. Each time is the mean processor time of many runs, beside that of rendering the plain
+//! answer.
 #![expect(clippy::print_stdout, reason = "the table is the product of this program")]
 
 mod answers;
 mod codings;
 
+use std::fs;
 use std::hint::black_box;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use answers::{Answer, Numbers};
 use vecho::wire::Encoding;
 
-/// Time for the repetitions of one measurement.
-const TIME: Duration = Duration::from_millis(300);
+/// Processor time for the repetitions of one measurement.
+const TIME: Duration = Duration::from_millis(200);
 
 fn main() {
     println!(
@@ -33,12 +34,12 @@ fn main() {
 fn print_rows(answer: &Answer) {
     let rendering = answer.rendering();
     let body = rendering.to_bytes();
-    let plain = shortest(|| rendering.to_bytes());
+    let plain = cpu_time(|| rendering.to_bytes());
     println!("| {answer} | plain | {} | {} | 1.00 | | |", body.len(), micros(plain));
     for (name, coding, encode) in codings::ALL {
-        let (encoded, time) = (encode(&body), shortest(|| encode(&body)));
+        let (encoded, time) = (encode(&body), cpu_time(|| encode(&body)));
         assert!(codings::decode(*coding, &encoded) == body, "{name} must give back the answer");
-        let decoding = shortest(|| codings::decode(*coding, &encoded));
+        let decoding = cpu_time(|| codings::decode(*coding, &encoded));
         println!(
             "| {answer} | {name} | {:.1} % | {} | {:.2} | {} | {} |",
             share(encoded.len(), body.len()) * 100.0,
@@ -50,15 +51,28 @@ fn print_rows(answer: &Answer) {
     }
 }
 
-/// Returns the shortest time of one run.
-fn shortest<T>(run: impl Fn() -> T) -> Duration {
-    let (begun, mut best) = (Instant::now(), Duration::MAX);
-    while begun.elapsed() < TIME {
-        let start = Instant::now();
-        black_box(run());
-        best = best.min(start.elapsed());
+/// Returns the mean processor time of one run.
+fn cpu_time<T>(run: impl Fn() -> T) -> Duration {
+    let mut runs = 1_u32;
+    loop {
+        let begun = thread_time();
+        for _ in 0..runs {
+            black_box(run());
+        }
+        let used = thread_time() - begun;
+        if used >= TIME {
+            return used / runs;
+        }
+        // The scheduler counts in steps of some milliseconds, so only a long measurement is exact.
+        runs *= 2;
     }
-    best
+}
+
+/// Returns the processor time of this thread, by the scheduler's figures.
+fn thread_time() -> Duration {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").expect("Linux has this file");
+    let nanoseconds = text.split_whitespace().next().and_then(|first| first.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("the first field is the time"))
 }
 
 /// Returns the speed of a network at which saved bytes take as long as encoding and decoding.

@@ -31,15 +31,14 @@ pub fn offered_codings(upstream: &UpstreamConfig, caller: &HeaderMap) -> Option<
 
 fn is_on_this_machine(base: &Uri) -> bool {
     let host = base.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-    match host.parse::<IpAddr>().map(|address| address.to_canonical()) {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        let address = address.to_canonical();
         // vecho connects to loopback instead of an unspecified address.
-        Ok(address) => address.is_loopback() || address.is_unspecified(),
-        Err(_) => {
-            let host = host.trim_end_matches('.').to_ascii_lowercase();
-            // RFC 6761, section 6.3: names below `localhost` are loopback, too.
-            host == "localhost" || host.ends_with(".localhost")
-        }
+        return address.is_loopback() || address.is_unspecified();
     }
+    let host = host.trim_end_matches('.').to_ascii_lowercase();
+    // RFC 6761, section 6.3: names below `localhost` are loopback, too.
+    host == "localhost" || host.ends_with(".localhost")
 }
 
 #[cfg(test)]
