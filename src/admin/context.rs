@@ -18,7 +18,6 @@ use crate::process::clock::Clock;
 use crate::process::governor::Governor;
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
-use crate::upstream::Breaker;
 
 /// Handles of everything that the ops port reaches. Cheap to clone.
 #[derive(Clone)]
@@ -33,8 +32,6 @@ pub struct AdminContext {
     pub finder: Finder,
     /// Readiness of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// Breaker in front of the upstream.
-    pub breaker: Arc<Breaker>,
     /// Keeps the process under its memory limit.
     pub governor: Arc<Governor>,
     /// The machine or container.

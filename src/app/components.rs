@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::hooks::MemoryHooks;
 use super::mock_upstream::MockUpstream;
+use super::places::{CallHandles, router};
 use super::tiers::{self, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
@@ -25,7 +26,7 @@ use crate::process::governor::{Governor, Meter, effective_limit};
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
-use crate::upstream::{Batcher, Breaker, CallExecutor, UpstreamClient};
+use crate::upstream::{Batcher, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -37,7 +38,6 @@ pub(super) struct Components {
     pub(super) reply_cache: Arc<ReplyCache>,
     pub(super) caches: Caches,
     pub(super) client: Arc<UpstreamClient>,
-    pub(super) breaker: Arc<Breaker>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
     /// Maximum bytes of requests in flight: as configured, but at most a fifth of the limit if the container's limit is
@@ -60,9 +60,6 @@ impl Components {
         let tokenizer = Arc::new(Tokenizer::default());
         let share_bytes = limit_bytes / REQUESTS_SHARE;
         let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
-        let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
-        let reports = (Arc::clone(metrics), throttled.clone());
-        let executor = CallExecutor::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), reports);
         let tasks = Tasks::new();
         let purges = Arc::default();
         let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
@@ -70,15 +67,17 @@ impl Components {
         let lower = tiers::lower(&handles, redis.as_ref()).await;
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
+        let tiers = Arc::new(Stack::new(memory, lower, purges, checksum_keys));
+        let router = router(&client, &CallHandles { live, clock, metrics, throttled, tiers: &tiers })?;
         let flow = Arc::new(Flow {
             live: live.clone(),
             clock: clock.clone(),
-            tiers: Arc::new(Stack::new(memory, lower, purges, checksum_keys)),
+            tiers,
             leases: tiers::leases(live, redis.as_ref()),
             vector_budget: VectorBudget::new(share_bytes),
             single_flight: SingleFlight::new(),
             // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
-            batcher: Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics)),
+            batcher: Batcher::new(router, live.clone(), share_bytes, Arc::clone(metrics)),
             spaces: Spaces::default(),
             accepted_credentials: AcceptedCredentials::default(),
             rotation: Rotation::default(),
@@ -105,7 +104,7 @@ impl Components {
         flow.tokenizer.set_governor(&governor);
         flow.vector_budget.set_governor(&governor);
         let max_inflight_bytes = max_inflight_bytes(&config, limit_bytes);
-        Ok(Self { flow, reply_cache, caches, client, breaker, governor, system, max_inflight_bytes, metrics, live })
+        Ok(Self { flow, reply_cache, caches, client, governor, system, max_inflight_bytes, metrics, live })
     }
 }
 

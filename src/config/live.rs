@@ -133,6 +133,7 @@ mod tests {
         ("listen", "127.0.0.1:1"),
         ("admin_listen", "127.0.0.1:2"),
         ("workers", "77"),
+        ("targets", r#"[{"name":"seven","url":"http://localhost:9/v1","api_key":"seven"}]"#),
         ("upstream.url", "http://localhost:9/v1"),
         ("upstream.api_key_header", "api-key"),
         ("upstream.encoding", "float"),

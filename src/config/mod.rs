@@ -27,8 +27,8 @@ mod words;
 pub use checked::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, Config, DiskConfig, DriftAction, DriftConfig,
     FallbackConfig, FallbackMode, KeyHeader, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode,
-    ReloadConfig, RetryConfig, Scope, ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding,
-    UpstreamTarget,
+    ReloadConfig, RetryConfig, Scope, ShutdownConfig, TargetConfig, TlsConfig, TracesConfig, UpstreamConfig,
+    UpstreamEncoding, UpstreamTarget,
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};

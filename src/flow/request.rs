@@ -12,7 +12,7 @@ use crate::flow::mock;
 use crate::flow::plan::Plan;
 use crate::key::Key;
 use crate::learned::{ModelIdentity, SpaceState};
-use crate::upstream::Class;
+use crate::upstream::{Class, is_known_service};
 use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
 use http::Uri;
 
@@ -251,10 +251,5 @@ pub fn upstream_encoding(
 
 /// Returns true for upstreams that send f32 in base64: OpenAI, Azure and the built-in mock.
 pub fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    *target == UpstreamTarget::Mock
-        || host == "api.openai.com"
-        || [".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com"]
-            .iter()
-            .any(|end| host.ends_with(end))
+    *target == UpstreamTarget::Mock || is_known_service(uri)
 }

@@ -88,6 +88,10 @@ impl Proxy {
             .zip(keys.iter().zip(found))
             .map(|(input, (key, found))| explain_input(input, key, found, now_ms))
             .collect();
+        let model = model_key(&origin.uri, &request.space);
+        let targets = self.flow.batcher.router().reports(&model, request.space.model_name());
+        let targets: Vec<Value> =
+            targets.iter().map(|target| json!({ "name": &*target.name, "state": target.state })).collect();
         json!({
             "cacheable": true,
             "upstream": origin.uri.to_string(),
@@ -95,7 +99,8 @@ impl Proxy {
             "dimensions": request.space.dimensions,
             "fields": fields(request),
             "credential_accepted": vouched,
-            "failed_requests": self.flow.batcher.health().failures(&model_key(&origin.uri, &request.space)),
+            "failed_requests": self.flow.batcher.router().failures(&model),
+            "targets": targets,
             "inputs": inputs,
         })
     }

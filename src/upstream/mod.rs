@@ -23,6 +23,7 @@ mod known_good;
 mod lane_properties;
 mod memory_budget;
 mod own;
+mod own_call;
 mod permit;
 mod piece;
 mod pool;
@@ -31,6 +32,7 @@ mod recovery;
 mod redirect;
 mod retry;
 mod sizing;
+mod targets;
 mod traced;
 mod width;
 
@@ -42,7 +44,8 @@ pub use call_executor::CallExecutor;
 pub use client::UpstreamClient;
 pub use connections::ForwardError;
 pub use endpoint::{
-    RouteKind, UriTooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
+    RouteKind, UriTooLong, classify_path, deployment, is_known_service, normal_path, port_of, resembles_embeddings,
+    upstream_uri,
 };
 pub use error::{Class, Failure, Outage, UnavailableReason, UpstreamReply};
 pub use fair::FairOrder;
@@ -56,3 +59,4 @@ pub use lane_properties::LaneProperties;
 pub use own::{Charge, OwnRequest, request_id};
 pub use piece::{Fetched, Missing, PieceResult, Report, Waiter};
 pub use redirect::location_for_caller;
+pub use targets::{CANARY_TEXTS, PlaceReport, Reference, References, Router, TargetPlace, canary_keys};

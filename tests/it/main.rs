@@ -69,6 +69,7 @@ mod scopes;
 mod serve;
 mod similar;
 mod stopping;
+mod targets;
 mod the_stub;
 mod tls;
 mod traces;

@@ -28,7 +28,6 @@ use crate::process::clock::Clock;
 use crate::process::governor::{Governor, Meter};
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
-use crate::upstream::Breaker;
 use crate::vector::Vector;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -170,7 +169,6 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
         ),
         finder: Finder::new(async |_, _, _| Ok(ForgetOrder::default())),
         lifecycle: Arc::new(lifecycle(true, false)),
-        breaker: Arc::new(Breaker::new(Arc::clone(&metrics))),
         governor: governor(100 * MIB, 100 * MIB),
         system: Arc::new(System::new()),
         live: Live::new(config.expect("it must be free of faults")),

@@ -5,6 +5,7 @@
 mod cache;
 mod drift;
 mod process;
+mod targets;
 mod upstream;
 mod whole;
 
@@ -13,6 +14,7 @@ pub use drift::{DriftAction, DriftConfig};
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };
+pub use targets::TargetConfig;
 pub use upstream::{
     BatchConfig, BreakerConfig, FallbackConfig, FallbackMode, KeyHeader, RetryConfig, UpstreamConfig, UpstreamEncoding,
     UpstreamTarget,

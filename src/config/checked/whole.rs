@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, CacheConfig, DiskConfig, DriftConfig, FallbackConfig,
-    LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig, TlsConfig,
-    TracesConfig, UpstreamConfig,
+    LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig, ShutdownConfig, TargetConfig,
+    TlsConfig, TracesConfig, UpstreamConfig,
 };
 use crate::config::{Effective, SavingsConfig};
 
@@ -20,6 +20,8 @@ pub struct Config {
     pub workers: usize,
     /// The upstream service.
     pub upstream: UpstreamConfig,
+    /// Several places in its stead; none by default.
+    pub targets: Vec<TargetConfig>,
     /// Batching of misses.
     pub batch: BatchConfig,
     /// Retries of failed calls.

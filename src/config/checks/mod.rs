@@ -11,6 +11,7 @@ mod ranges;
 mod savings;
 mod sections;
 mod stores;
+mod targets;
 mod traces;
 mod upstream;
 

@@ -8,7 +8,7 @@ use toml::Value;
 use super::address::address;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, cache, drift, limits, savings, stores, traces, upstream};
+use super::{across, addresses, cache, drift, limits, savings, stores, targets, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -32,7 +32,8 @@ fn read(reader: &mut Reader) -> Config {
     let listen = reader.required("listen", address);
     let admin_listen = reader.required("admin_listen", address);
     let workers = workers(reader);
-    let upstream = upstream::upstream(reader);
+    let mut upstream = upstream::upstream(reader);
+    let targets = targets::targets(reader, &mut upstream);
     let cache = cache::cache(reader, &upstream);
     let memory = limits::memory(reader);
     Config {
@@ -40,6 +41,7 @@ fn read(reader: &mut Reader) -> Config {
         admin_listen,
         workers,
         upstream,
+        targets,
         batch: batch(reader),
         retry: retry(reader),
         breaker: breaker(reader),

@@ -33,7 +33,7 @@ const ENCODINGS: [(&str, UpstreamEncoding); 4] = [
 ];
 
 fn target_of(reader: &mut Reader) -> UpstreamTarget {
-    let target = reader.required("upstream.url", |value| target(value.as_str().unwrap_or_default()));
+    let target = reader.required("upstream.url", |value| target_of_text(value.as_str().unwrap_or_default()));
     let shown = match &target {
         UpstreamTarget::Mock => "mock:".to_owned(),
         UpstreamTarget::Http(uri) => uri.to_string().trim_end_matches('/').to_owned(),
@@ -43,7 +43,7 @@ fn target_of(reader: &mut Reader) -> UpstreamTarget {
 }
 
 /// Parses the upstream target. Messages omit the text, which may contain a password, or a key in its query.
-fn target(text: &str) -> Result<UpstreamTarget, String> {
+pub(super) fn target_of_text(text: &str) -> Result<UpstreamTarget, String> {
     if text == "mock:" {
         return Ok(UpstreamTarget::Mock);
     }
@@ -63,16 +63,18 @@ fn target(text: &str) -> Result<UpstreamTarget, String> {
     }
 }
 
+/// Words for the header of a key; `auto` depends on the address.
+pub(super) const HEADERS: [(&str, Option<KeyHeader>); 3] =
+    [("auto", None), ("authorization", Some(KeyHeader::Authorization)), ("api-key", Some(KeyHeader::ApiKey))];
+
 fn key_header(reader: &mut Reader, target: &UpstreamTarget) -> KeyHeader {
-    let words =
-        [("auto", None), ("authorization", Some(KeyHeader::Authorization)), ("api-key", Some(KeyHeader::ApiKey))];
-    let header = reader.choice("upstream.api_key_header", &words).unwrap_or_else(|| usual_header(target));
+    let header = reader.choice("upstream.api_key_header", &HEADERS).unwrap_or_else(|| usual_header(target));
     let shown = if header == KeyHeader::ApiKey { "api-key" } else { "authorization" };
     reader.show("upstream.api_key_header", shown);
     header
 }
 
-fn usual_header(target: &UpstreamTarget) -> KeyHeader {
+pub(super) fn usual_header(target: &UpstreamTarget) -> KeyHeader {
     let UpstreamTarget::Http(uri) = target else { return KeyHeader::Authorization };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     // Paths of Azure begin with `/openai`, also behind a gateway with another host.

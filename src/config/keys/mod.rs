@@ -1,4 +1,4 @@
-//! The configuration keys: their type, and one table of them in six groups.
+//! The configuration keys: their type, and one table of them in seven groups.
 
 mod cache;
 mod drift;
@@ -7,6 +7,7 @@ mod observing;
 mod ports;
 mod serving;
 mod table;
+mod targets;
 mod upstream;
 
 pub use key::ConfigKey;

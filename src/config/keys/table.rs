@@ -1,11 +1,11 @@
 //! The table of configuration keys. Files, environment, checks, documentation and reloads all use it.
 
 use super::key::ConfigKey;
-use super::{cache, drift, observing, ports, serving, upstream};
+use super::{cache, drift, observing, ports, serving, targets, upstream};
 
 /// The keys by group, in the order of the documentation.
-const GROUPS: [&[ConfigKey]; 6] =
-    [ports::KEYS, upstream::KEYS, drift::KEYS, cache::KEYS, serving::KEYS, observing::KEYS];
+const GROUPS: [&[ConfigKey]; 7] =
+    [ports::KEYS, targets::KEYS, upstream::KEYS, drift::KEYS, cache::KEYS, serving::KEYS, observing::KEYS];
 
 /// Every key, in the order of the documentation.
 pub const KEYS: &[ConfigKey] = &joined::<{ count() }>();

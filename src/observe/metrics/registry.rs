@@ -17,6 +17,7 @@ use super::process::ProcessMetrics;
 use super::requests::RequestMetrics;
 use super::savings::UsageAccounts;
 use super::status::StatusMetrics;
+use super::targets::TargetMetrics;
 use super::tiers::TierMetrics;
 use super::traces::TraceMetrics;
 use super::upstream::UpstreamMetrics;
@@ -33,6 +34,8 @@ pub struct Metrics {
     pub usage: UsageMetrics,
     /// Calls to the upstream.
     pub upstream: UpstreamMetrics,
+    /// Calls to each of several targets.
+    pub targets: TargetMetrics,
     /// Size and state of each tier.
     pub tiers: TierMetrics,
     /// Events of the cache as a whole.
@@ -71,6 +74,7 @@ impl Metrics {
             requests: RequestMetrics::new(&registrar),
             usage: UsageMetrics::new(&registrar),
             upstream: UpstreamMetrics::new(&registrar),
+            targets: TargetMetrics::new(&registrar),
             tiers: TierMetrics::new(&registrar),
             cache: CacheMetrics::new(&registrar),
             watch: WatchMetrics::new(&registrar),

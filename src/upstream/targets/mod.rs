@@ -1,0 +1,13 @@
+//! Several places that serve the same models: the choice among them, and the proof that their vectors agree.
+
+mod budget;
+mod canary;
+mod gate;
+mod place;
+mod reference;
+mod router;
+
+pub use canary::{CANARY_TEXTS, canary_keys};
+pub use place::TargetPlace;
+pub use reference::{Reference, References};
+pub use router::{PlaceReport, Router};
