@@ -166,7 +166,6 @@ impl BatchFiles {
 /// A parsed request.
 struct BatchLine<'a> {
     request: EmbedRequest<'a>,
-    uri: Uri,
     space: Key,
     keys: Vec<Key>,
 }
@@ -191,7 +190,7 @@ impl KeySettings {
             .map_err(|cause| format!("such a request is not cached ({})", cause.header_text()))?;
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let keys = request.inputs.iter().map(|input| input.key(&space)).collect();
-        Ok(BatchLine { request, uri: origin.uri, space, keys })
+        Ok(BatchLine { request, space, keys })
     }
 }
 
@@ -265,7 +264,7 @@ impl Reading {
         let proven = dimension.or_else(|| self.lengths.get(&line.space).copied());
         // Without a known length, base64 may contain float64 as well as f32.
         let base64 = match proven {
-            _ if speaks_f32(&self.key_settings.config.upstream.target, &line.uri) => Base64::Trusted,
+            _ if speaks_f32(&self.key_settings.config) => Base64::Trusted,
             Some(length) => Base64::Proven(length),
             None => Base64::Unproven,
         };
@@ -283,7 +282,7 @@ impl Reading {
         let asked_model = line.request.space.model_name();
         let model: Arc<str> = Arc::from(answer.model.as_deref().unwrap_or(asked_model));
         let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
-        let is_openai = speaks_f32(&self.key_settings.config.upstream.target, &line.uri);
+        let is_openai = speaks_f32(&self.key_settings.config);
         let (times, counts) = (self.times(), token_counts(&line.request, answer, is_openai));
         let checksum_keys = ChecksumKeys::new(self.key_settings.config.cache.key_secret.as_ref());
         let records = line.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {

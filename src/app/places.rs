@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::cache::Stack;
-use crate::config::{Live, TargetConfig};
+use crate::config::{Live, TargetConfig, UpstreamTarget};
 use crate::flow::StoredReferences;
 use crate::observe::logs::Throttled;
 use crate::observe::metrics::Metrics;
@@ -27,7 +27,12 @@ pub(super) fn router(client: &Arc<UpstreamClient>, handles: &CallHandles<'_>) ->
     let targets = live.load().targets.clone();
     if targets.is_empty() {
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
-        return Ok(Router::single(CallExecutor::new(Arc::clone(client), breaker, live.clone(), reports())));
+        let executor = CallExecutor::new(Arc::clone(client), breaker, live.clone(), reports());
+        let upstream = &live.load().upstream;
+        return Ok(match (&upstream.identity, &upstream.target) {
+            (Some(identity), UpstreamTarget::Http(url)) => Router::moved(executor, identity.clone(), url.clone()),
+            _ => Router::single(executor),
+        });
     }
     metrics.targets.begin(&targets.iter().map(|target| &*target.name).collect::<Vec<_>>());
     let place = |(index, target): (usize, TargetConfig)| {

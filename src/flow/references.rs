@@ -8,7 +8,7 @@ use crate::cache::{Record, Stack, Times};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
 use crate::process::clock::Clock;
-use crate::upstream::{Reference, References, canary_keys};
+use crate::upstream::{Reference, References, UnreadReferences, canary_keys};
 use crate::vector::packed::{Codec, Packed};
 
 /// Time for which a reference is kept: ten years.
@@ -23,17 +23,14 @@ pub struct StoredReferences {
 }
 
 impl References for StoredReferences {
-    fn find(&self, model: Key) -> BoxFuture<'_, Option<Reference>> {
+    fn find(&self, model: Key) -> BoxFuture<'_, Result<Option<Reference>, UnreadReferences>> {
         Box::pin(async move {
             let records = self.tiers.newest_below(&canary_keys(&model)).await;
-            let records: Vec<Record> = records.into_iter().collect::<Option<_>>()?;
-            let first = records.first()?.identity.clone();
-            // Two replicas may have written at the same time, each a part.
-            let is_one = records.iter().all(|record| record.identity == first);
-            is_one.then(|| Reference {
-                model: first.model,
-                vectors: records.iter().map(|record| record.vector.unpack()).collect(),
-            })
+            match reference_of(records) {
+                Some(reference) => Ok(Some(reference)),
+                None if self.tiers.are_up() => Ok(None),
+                None => Err(UnreadReferences),
+            }
         })
     }
 
@@ -49,4 +46,13 @@ impl References for StoredReferences {
             self.tiers.keep_below(key, &record.asked_as(&Arc::from(asked_model)), self.tiers.generation());
         }
     }
+}
+
+fn reference_of(records: Vec<Option<Record>>) -> Option<Reference> {
+    let records: Vec<Record> = records.into_iter().collect::<Option<_>>()?;
+    let first = records.first()?.identity.clone();
+    // Two replicas may have written at the same time, each a part.
+    let is_one = records.iter().all(|record| record.identity == first);
+    let vectors = records.iter().map(|record| record.vector.unpack()).collect();
+    is_one.then_some(Reference { model: first.model, vectors })
 }

@@ -77,7 +77,7 @@ impl Proxy {
             Lookup { now_ms, max_age_ms: None, space_state: &space_state, space, codec: config.cache.codec, trace };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &lookup).await;
-        let encoding = upstream_encoding(config, &origin.uri, request, &space_state, now_ms);
+        let encoding = upstream_encoding(config, request, &space_state, now_ms);
         // A full hit needs no call, so the encoding of calls does not matter then.
         if space_state.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);

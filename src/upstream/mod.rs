@@ -59,4 +59,6 @@ pub use lane_properties::LaneProperties;
 pub use own::{Charge, OwnRequest, request_id};
 pub use piece::{Fetched, Missing, PieceResult, Report, Waiter};
 pub use redirect::location_for_caller;
-pub use targets::{CANARY_TEXTS, PlaceReport, Reference, References, Router, TargetPlace, canary_keys};
+pub use targets::{
+    CANARY_TEXTS, PlaceReport, Reference, References, Router, TargetPlace, UnreadReferences, canary_keys,
+};

@@ -188,12 +188,23 @@ async fn calls_beyond_the_budget_of_a_target_go_to_another_one() {
 async fn entries_of_a_single_upstream_are_those_of_its_targets() {
     let (stubs, folder) = ([Stub::start(), Stub::start()], Folder::new());
     let key = [("disk.path", folder.text()), ("upstream.api_key", "sk-own")];
+    let former = stubs[0].base_url();
     let single = Inside::start(&stubs[0].base_url(), &key).await;
     single.embed(texts_of(&["x"])).await;
     single.stop().await;
     let several = Group::front(&stubs, |_| json!({}), &key[..1]).await;
     eventually("the disk tier is open", async || several.embed(texts_of(&["x"])).await.cache() == "hit").await;
     several.stop().await;
+    let other = [stubs.into_iter().next_back().expect("there are two")];
+    let former = [key[0], ("upstream.identity", former.as_str())];
+    let moved = Group::front(&other, |_| json!({}), &former).await;
+    eventually("the disk tier is open", async || moved.embed(texts_of(&["x"])).await.cache() == "hit").await;
+    assert_eq!(moved.embed(texts_of(&["y"])).await.vectors(), tiny(&["y"]));
+    moved.stop().await;
+    let single = Inside::start(&other[0].base_url(), &[former[0], former[1], key[1]]).await;
+    eventually("the disk tier is open", async || single.embed(texts_of(&["x"])).await.cache() == "hit").await;
+    assert_eq!(single.embed(texts_of(&["z"])).await.vectors(), tiny(&["z"]));
+    single.stop().await;
 }
 
 #[tokio::test]

@@ -16,3 +16,4 @@ mod traces;
 mod upstream;
 
 pub(super) use sections::check;
+pub(super) use targets::key_files;

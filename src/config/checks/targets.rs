@@ -1,13 +1,13 @@
 //! Checks of `[[targets]]`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use http::HeaderValue;
 use toml::{Table, Value};
 
-use super::upstream::{HEADERS, target_of_text, usual_header};
+use super::upstream::{HEADERS, http_base, usual_header};
 use crate::config::keys::toml_value;
 use crate::config::reader::{Reader, secret_of_file};
 use crate::config::{Secret, TargetConfig, UpstreamConfig, UpstreamTarget, lookup, values};
@@ -72,6 +72,12 @@ fn tables(value: &Value) -> Result<Vec<Table>, String> {
     tables.collect()
 }
 
+/// Returns the files that hold keys of targets.
+pub(in crate::config) fn key_files(targets: &Value) -> Vec<PathBuf> {
+    let files = tables(targets).unwrap_or_default().into_iter();
+    files.filter_map(|table| table.get("api_key_file")?.as_str().map(PathBuf::from)).collect()
+}
+
 /// Returns a target without its key.
 fn shown(mut table: Table) -> Value {
     if let Some(key) = table.get_mut("api_key") {
@@ -111,7 +117,7 @@ impl TargetReader<'_> {
             let known = MEMBERS.iter().map(|member| (*member).to_owned());
             self.faults.push(format!("{name}: {}", lookup::unknown(name, known)));
         }
-        let (name, url, api_key) = (self.needed("name", name), self.needed("url", url), self.key(upstream));
+        let (name, url, api_key) = (self.needed("name", name), self.needed("url", http_base), self.key(upstream));
         let header = self.read("api_key_header", |value| values::choice(value, &HEADERS)).flatten();
         let weight = self.count("weight", 1_000).unwrap_or(1);
         let (requests, tokens) =
@@ -186,13 +192,6 @@ fn name(value: &Value) -> Result<String, String> {
         Ok(name)
     } else {
         Err(format!("{value} is not 1 to {MAX_NAME_BYTES} letters, digits, '-', '_' or '.'"))
-    }
-}
-
-fn url(value: &Value) -> Result<http::Uri, String> {
-    match target_of_text(value.as_str().unwrap_or_default())? {
-        UpstreamTarget::Http(uri) => Ok(uri),
-        UpstreamTarget::Mock => Err("must be http://HOST/PATH or https://HOST/PATH".to_owned()),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Checks of `[upstream]`.
 
 use http::Uri;
+use toml::Value;
 
 use super::headers::header_secret;
 use super::ranges::{ANY_BYTES, TIMEOUT};
@@ -10,6 +11,7 @@ use crate::config::{KeyHeader, UpstreamConfig, UpstreamEncoding, UpstreamTarget}
 pub(super) fn upstream(reader: &mut Reader) -> UpstreamConfig {
     let target = target_of(reader);
     UpstreamConfig {
+        identity: reader.optional("upstream.identity", http_base),
         api_key: header_secret(reader, "upstream.api_key"),
         api_key_header: key_header(reader, &target),
         encoding: reader.choice("upstream.encoding", &ENCODINGS),
@@ -40,6 +42,14 @@ fn target_of(reader: &mut Reader) -> UpstreamTarget {
     };
     reader.show("upstream.url", shown);
     target
+}
+
+/// Parses the base URL of a server.
+pub(super) fn http_base(value: &Value) -> Result<Uri, String> {
+    match target_of_text(value.as_str().unwrap_or_default())? {
+        UpstreamTarget::Http(uri) => Ok(uri),
+        UpstreamTarget::Mock => Err("must be http://HOST/PATH or https://HOST/PATH".to_owned()),
+    }
 }
 
 /// Parses the upstream target. Messages omit the text, which may contain a password, or a key in its query.

@@ -2,6 +2,7 @@
 
 mod budget;
 mod canary;
+mod examine;
 mod gate;
 mod place;
 mod reference;
@@ -9,5 +10,5 @@ mod router;
 
 pub use canary::{CANARY_TEXTS, canary_keys};
 pub use place::TargetPlace;
-pub use reference::{Reference, References};
+pub use reference::{Reference, References, UnreadReferences};
 pub use router::{PlaceReport, Router};

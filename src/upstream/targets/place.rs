@@ -103,7 +103,7 @@ impl TargetPlace {
 }
 
 /// Returns an address below another base URL.
-fn rebased(uri: &Uri, from: &Uri, to: &Uri) -> Result<Uri, UriTooLong> {
+pub(super) fn rebased(uri: &Uri, from: &Uri, to: &Uri) -> Result<Uri, UriTooLong> {
     let root = PathAndQuery::from_static("/");
     let path = uri.path_and_query().unwrap_or(&root);
     let base = from.path().trim_end_matches('/');

@@ -20,11 +20,16 @@ pub struct Reference {
 /// TargetPlace where references outlive the process.
 pub trait References: Send + Sync {
     /// Returns the reference of a model, if there is any.
-    fn find(&self, model: Key) -> BoxFuture<'_, Option<Reference>>;
+    fn find(&self, model: Key) -> BoxFuture<'_, Result<Option<Reference>, UnreadReferences>>;
 
     /// Stores the reference of a model. `asked_model` is its name in requests.
     fn keep(&self, model: Key, asked_model: &str, reference: &Reference);
 }
+
+/// Error for a place that cannot be read at present, so it may hold a reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a tier that may hold the vectors to compare a target with does not work")]
+pub struct UnreadReferences;
 
 impl Reference {
     /// Returns the number of components of each vector.

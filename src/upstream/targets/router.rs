@@ -6,10 +6,9 @@ use std::time::Duration;
 use http::Uri;
 use tokio::time::Instant;
 
-use super::canary;
 use super::gate::{Agreement, Gate, ModelGate, PlaceHold, Standing};
-use super::place::TargetPlace;
-use super::reference::{Reference, References};
+use super::place::{TargetPlace, rebased};
+use super::reference::References;
 use crate::config::{Config, Live};
 use crate::key::Key;
 use crate::observe::logs::{Throttled, shorten_for_log};
@@ -24,8 +23,6 @@ use crate::upstream::{Class, Failure, LaneProperties, UnavailableReason};
 /// Pause before another look if every place has its maximum of calls in flight.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
 
-const DISAGREES: &str = "a target gives other vectors than the others; it gets no calls for this model";
-const RENEWED: &str = "every target gives other vectors than before; those of the first one count from now on";
 const REFUSES: &str = "a target refuses its key or does not know the model; the other targets serve its calls";
 
 /// Where calls are made: the upstream, or one of several targets.
@@ -34,18 +31,19 @@ pub struct Router {
 }
 
 enum RouterKind {
-    Single(Box<CallExecutor>),
+    /// With the base URL of the lanes' addresses and that of the calls, if they differ.
+    Single(Box<CallExecutor>, Option<(Uri, Uri)>),
     Several(Box<Several>),
 }
 
-struct Several {
-    places: Vec<Arc<TargetPlace>>,
-    /// Base URL of the first target, for which the addresses of lanes are made.
-    first: Uri,
-    gate: Gate,
-    live: Live,
-    metrics: Arc<Metrics>,
-    throttled: Throttled,
+pub(super) struct Several {
+    pub(super) places: Vec<Arc<TargetPlace>>,
+    /// Base URL of the lanes' addresses: that of the first target, or `upstream.identity`.
+    pub(super) first: Uri,
+    pub(super) gate: Gate,
+    pub(super) live: Live,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) throttled: Throttled,
 }
 
 /// State of a target for one model, for operators.
@@ -58,10 +56,10 @@ pub struct PlaceReport {
 }
 
 /// A call on its way to a place.
-struct RoutedCall<'a> {
-    properties: &'a LaneProperties,
-    call: &'a Call<'a>,
-    gate: Option<Arc<ModelGate>>,
+pub(super) struct RoutedCall<'a> {
+    pub(super) properties: &'a LaneProperties,
+    pub(super) call: &'a Call<'a>,
+    pub(super) gate: Option<Arc<ModelGate>>,
     /// Places that this call has tried.
     tried: Vec<usize>,
 }
@@ -78,7 +76,12 @@ enum Next {
 impl Router {
     /// Creates a router to one upstream.
     pub fn single(executor: CallExecutor) -> Self {
-        Self { kind: RouterKind::Single(Box::new(executor)) }
+        Self { kind: RouterKind::Single(Box::new(executor), None) }
+    }
+
+    /// Creates a router to one upstream that is called at another base URL than that of the lanes' addresses.
+    pub fn moved(executor: CallExecutor, from: Uri, to: Uri) -> Self {
+        Self { kind: RouterKind::Single(Box::new(executor), Some((from, to))) }
     }
 
     /// Creates a router to several targets. Without `references`, those of the targets end with the process.
@@ -89,7 +92,8 @@ impl Router {
         (metrics, throttled): (Arc<Metrics>, Throttled),
     ) -> Self {
         let gate = Gate::new(places.len(), references);
-        let first = places.first().map_or_else(Uri::default, |place| place.target.url.clone());
+        let url = places.first().map_or_else(Uri::default, |place| place.target.url.clone());
+        let first = live.load().upstream.identity.clone().unwrap_or(url);
         let places = places.into_iter().map(Arc::new).collect();
         let several = Several { places, first, gate, live, metrics, throttled };
         Self { kind: RouterKind::Several(Box::new(several)) }
@@ -103,7 +107,12 @@ impl Router {
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
         match &self.kind {
-            RouterKind::Single(executor) => executor.execute(properties, call, permit).await,
+            RouterKind::Single(executor, None) => executor.execute(properties, call, permit).await,
+            RouterKind::Single(executor, Some((from, to))) => {
+                let uri = rebased(&properties.uri, from, to).map_err(too_long)?;
+                let there = LaneProperties { uri, ..properties.clone() };
+                Box::pin(executor.execute(&there, call, permit)).await
+            }
             RouterKind::Several(several) => {
                 let gate = several.gate.of(properties.model);
                 let request = RoutedCall { properties, call, gate, tried: Vec::new() };
@@ -118,7 +127,7 @@ impl Router {
             executor.breaker.state() != BreakerState::Closed || executor.is_failing(properties, config)
         };
         match &self.kind {
-            RouterKind::Single(executor) => is_down(executor, properties),
+            RouterKind::Single(executor, _) => is_down(executor, properties),
             RouterKind::Several(several) => several.places.iter().all(|place| {
                 let there = place.properties(properties, (&several.first, None));
                 there.is_ok_and(|there| is_down(&place.executor, &there))
@@ -129,7 +138,7 @@ impl Router {
     /// Returns the number of different requests for a model that failed since its last answer.
     pub fn failures(&self, model: &Key) -> u32 {
         match &self.kind {
-            RouterKind::Single(executor) => executor.health().failures(model),
+            RouterKind::Single(executor, _) => executor.health().failures(model),
             RouterKind::Several(several) => {
                 let failures = several.places.iter().map(|place| place.executor.health().failures(&place.key(model)));
                 failures.min().unwrap_or(0)
@@ -284,79 +293,6 @@ impl Several {
             Agreement::Unknown | Agreement::Disagrees => Next::Examine(chosen),
         }
     }
-
-    /// Compares the vectors of a place with the reference. The first place of a model gives the reference.
-    async fn examine(&self, place: &Arc<TargetPlace>, request: &RoutedCall<'_>) -> Result<(), Failure> {
-        let Some(gate) = &request.gate else { return Ok(()) };
-        let _only = gate.examining.lock().await;
-        // Another call may have examined it during the wait for the lock.
-        if gate.standings()[place.index].verdict(Instant::now()) != Agreement::Unknown {
-            return Ok(());
-        }
-        let config = self.live.load();
-        let (model, asked) = (request.properties.model, request.properties.space.model_name());
-        let answer = self.ask(place, request, &config).await?;
-        let named = answer.model.as_deref().unwrap_or(asked);
-        let told = Reference { model: Arc::from(named), vectors: answer.vectors };
-        let reference = match (gate.reference(), &self.gate.references) {
-            (None, Some(references)) => references.find(model).await.map(|known| gate.set_reference(known)),
-            (known, _) => known,
-        };
-        let Some(reference) = reference else {
-            self.begin(gate, (model, asked), told);
-            gate.judge(place.index, true, config.drift.every);
-            return Ok(());
-        };
-        let mut distance = reference.distance(&told.vectors);
-        if distance > config.drift.bound {
-            // A single answer may be an accident.
-            distance = reference.distance(&self.ask(place, request, &config).await?.vectors);
-        }
-        let agrees = distance <= config.drift.bound;
-        gate.judge(place.index, agrees, config.drift.every);
-        self.metrics.targets.compared(place.index, asked, agrees);
-        if !agrees {
-            if self.throttled.admits(DISAGREES) {
-                let target = &*place.target.name;
-                tracing::error!(target, model = &*shorten_for_log(asked), difference = distance, "{DISAGREES}");
-            }
-            self.renew_if_all_disagree(gate, (place, told), (model, asked));
-        }
-        Ok(())
-    }
-
-    async fn ask(
-        &self,
-        place: &Arc<TargetPlace>,
-        request: &RoutedCall<'_>,
-        config: &Config,
-    ) -> Result<canary::CanaryAnswer, Failure> {
-        let there = place.properties(request.properties, (&self.first, None)).map_err(too_long)?;
-        let answer = canary::ask(place, &there, (request.call, &config.cache.key_headers)).await?;
-        if let Some(gate) = &request.gate {
-            gate.answered(place.index);
-        }
-        Ok(answer)
-    }
-
-    fn begin(&self, gate: &ModelGate, (model, asked): (Key, &str), told: Reference) {
-        if let Some(references) = &self.gate.references {
-            references.keep(model, asked, &told);
-        }
-        gate.set_reference(told);
-    }
-
-    /// Begins a new reference if the vectors of every place disagree with it: the model has changed everywhere.
-    fn renew_if_all_disagree(&self, gate: &ModelGate, (place, told): (&TargetPlace, Reference), of: (Key, &str)) {
-        let (now, standings) = (Instant::now(), gate.standings());
-        let mut serving = self.places.iter().filter(|place| place.serves(of.1));
-        if serving.all(|place| standings[place.index].verdict(now) == Agreement::Disagrees) {
-            tracing::error!(model = &*shorten_for_log(of.1), "{RENEWED}");
-            self.begin(gate, of, told);
-            gate.judge(place.index, true, self.live.load().drift.every);
-            self.metrics.targets.compared(place.index, of.1, true);
-        }
-    }
 }
 
 /// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
@@ -394,6 +330,6 @@ fn no_target() -> Failure {
     Failure::unavailable(UnavailableReason::Status, detail)
 }
 
-fn too_long(error: crate::upstream::UriTooLong) -> Failure {
+pub(super) fn too_long(error: crate::upstream::UriTooLong) -> Failure {
     Failure::unavailable(UnavailableReason::Status, error.to_string())
 }
