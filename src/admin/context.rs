@@ -34,8 +34,6 @@ pub struct AdminContext {
     pub finder: Finder,
     /// Readiness of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// Breaker in front of the upstream.
-    pub breaker: Arc<Breaker>,
     /// Counts what calls have cost today.
     pub spend: Arc<SpendGuard>,
     /// Keeps the process under its memory limit.

@@ -84,6 +84,8 @@ struct Signs {
     is_config_current: bool,
     /// Models whose vectors have changed behind their names.
     changed_models: Vec<String>,
+    /// Targets that give other vectors than the others, each with the model.
+    odd_targets: Vec<(String, String)>,
     /// Configured tiers that do not work, with the cause if it is known. They cause only a warning, because a lookup in
     /// a tier that is down is a miss.
     tiers_down: Vec<(Tier, Option<String>)>,
@@ -113,10 +115,11 @@ impl Signs {
             tiers_down: down.map(|(tier, stats)| (tier, stats.cause)).collect(),
             ready: context.lifecycle.is_ready(),
             draining: context.lifecycle.is_draining(),
-            breaker: context.breaker.state(),
+            breaker: context.metrics.upstream.breaker.state(),
             now_ms,
             incident: context.metrics.incidents().standing(now_ms),
             changed_models: context.metrics.watch.changed(),
+            odd_targets: context.metrics.targets.disagreeing(),
             is_config_current: context.metrics.status.is_config_current(),
             avg_response_time_ms: performance.avg_response_time_ms,
             error_rate: performance.recent_error_rate,
@@ -168,7 +171,10 @@ impl Signs {
             Some(cause) => format!("the {} tier is down: {cause}", tier.label()),
             None => format!("the {} tier is down", tier.label()),
         });
-        signs.into_iter().flatten().chain(tiers).chain(self.budgets.iter().cloned()).collect()
+        let odd = self.odd_targets.iter().map(|(target, model)| {
+            format!("the target {target} gives other vectors for `{model}` than the others, so it gets no calls for it")
+        });
+        signs.into_iter().flatten().chain(tiers).chain(odd).chain(self.budgets.iter().cloned()).collect()
     }
 
     fn readiness(&self) -> Option<String> {
@@ -252,6 +258,7 @@ mod tests {
         incident: None,
         is_config_current: true,
         changed_models: Vec::new(),
+        odd_targets: Vec::new(),
         tiers_down: Vec::new(),
         avg_response_time_ms: 1.0,
         error_rate: 0.05,
@@ -284,6 +291,10 @@ mod tests {
                 "the disk tier is down: no room",
             ),
             (Signs { changed_models: vec!["m".to_owned()], ..WELL }, "the vectors of `m` have changed"),
+            (
+                Signs { odd_targets: vec![("b".to_owned(), "m".to_owned())], ..WELL },
+                "the target b gives other vectors for `m`",
+            ),
             (Signs { breaker: BreakerState::Open, ..WELL }, "is open"),
             (Signs { breaker: BreakerState::HalfOpen, ..WELL }, "is half-open"),
             (Signs { error_rate: 0.051, ..WELL }, "5.1 %"),

@@ -7,6 +7,7 @@ use futures_util::future::join_all;
 
 use super::hooks::MemoryHooks;
 use super::mock_upstream::MockUpstream;
+use super::places::{CallHandles, router};
 use super::tiers::{self, TierHandles};
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
@@ -39,7 +40,6 @@ pub(super) struct Components {
     pub(super) reply_cache: Arc<ReplyCache>,
     pub(super) caches: Caches,
     pub(super) client: Arc<UpstreamClient>,
-    pub(super) breaker: Arc<Breaker>,
     pub(super) spend_keeper: Arc<SpendKeeper>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
@@ -63,16 +63,11 @@ impl Components {
         let tokenizer = Arc::new(Tokenizer::default());
         let share_bytes = limit_bytes / REQUESTS_SHARE;
         let client = Arc::new(client(live, clock, &tokenizer, share_bytes)?);
-        let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
         let spend = SpendGuard::new(live.clone(), clock.clone(), (Arc::clone(metrics), throttled.clone()));
-        let reports = (Arc::clone(metrics), throttled.clone(), Arc::clone(&spend));
-        let executor = CallExecutor::new(Arc::clone(&client), Arc::clone(&breaker), live.clone(), reports);
-        // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
-        let batcher = Batcher::new(executor, live.clone(), share_bytes, Arc::clone(metrics));
         let purges = Arc::default();
         let handles = TierHandles { live, clock, metrics, purges: &purges, limit_bytes };
         let redis = tiers::redis(&handles);
-        let flow = flow(&handles, redis.as_ref(), batcher, (&spend, throttled, tokenizer)).await?;
+        let flow = flow(&handles, redis.as_ref(), &client, (&spend, throttled, tokenizer)).await?;
         let reply_cache = Arc::new(ReplyCache::new(reply_cache_bounds(&config, limit_bytes)));
         let spend_keeper = tiers::spend_keeper(live, &spend, redis.as_ref());
         // What an earlier process has spent today must be known before the first call.
@@ -98,7 +93,6 @@ impl Components {
             reply_cache,
             caches,
             client,
-            breaker,
             spend_keeper,
             governor,
             system,
@@ -113,7 +107,7 @@ impl Components {
 async fn flow(
     handles: &TierHandles<'_>,
     redis: Option<&Arc<RedisTier>>,
-    batcher: Arc<Batcher>,
+    client: &Arc<UpstreamClient>,
     (spend, throttled, tokenizer): (&Arc<SpendGuard>, &Throttled, Arc<Tokenizer>),
 ) -> Result<Arc<Flow>, TlsError> {
     let TierHandles { live, clock, metrics, purges, limit_bytes } = *handles;
@@ -121,14 +115,17 @@ async fn flow(
     let lower = tiers::lower(handles, redis).await;
     let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
     let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
+    let tiers = Arc::new(Stack::new(memory, lower, Arc::clone(purges), checksum_keys));
+    let router = router(client, &CallHandles { live, clock, metrics, throttled, tiers: &tiers, spend })?;
     Ok(Arc::new(Flow {
         live: live.clone(),
         clock: clock.clone(),
-        tiers: Arc::new(Stack::new(memory, lower, Arc::clone(purges), checksum_keys)),
+        tiers,
         leases: tiers::leases(live, redis),
         vector_budget: VectorBudget::new(limit_bytes / REQUESTS_SHARE),
         single_flight: SingleFlight::new(),
-        batcher,
+        // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.
+        batcher: Batcher::new(router, live.clone(), limit_bytes / REQUESTS_SHARE, Arc::clone(metrics)),
         spaces: Spaces::default(),
         accepted_credentials: AcceptedCredentials::default(),
         proofs: SingleFlight::new(),

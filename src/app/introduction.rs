@@ -83,6 +83,10 @@ pub fn payer(config: &Config) -> String {
     if config.upstream.target == UpstreamTarget::Mock {
         return "calls cost nothing: the built-in mock makes the vectors".to_owned();
     }
+    if !config.targets.is_empty() {
+        let names: Vec<&str> = config.targets.iter().map(|target| &*target.name).collect();
+        return format!("calls are paid by the keys of the targets {}", names.join(", "));
+    }
     match key_origin(config) {
         Some(origin) => format!("calls are paid by the key from {origin}"),
         None => "calls are paid by each caller's own key".to_owned(),

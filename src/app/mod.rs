@@ -10,6 +10,7 @@ mod machine;
 mod mock_upstream;
 mod offline;
 mod ops;
+mod places;
 mod reload;
 mod surroundings;
 mod tiers;

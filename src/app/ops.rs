@@ -21,7 +21,6 @@ pub(super) fn admin_context(
         explainer: explainer(proxy),
         finder: finder(proxy),
         lifecycle: Arc::clone(lifecycle),
-        breaker: Arc::clone(&components.breaker),
         spend: Arc::clone(&components.flow.spend),
         governor: Arc::clone(&components.governor),
         system: Arc::clone(&components.system),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 
 use super::effective::{DisplayValue, Effective, Setting};
-use super::{AuthConfig, CacheConfig, Config, LimitsConfig, LogConfig, TracesConfig, UpstreamConfig};
+use super::{AuthConfig, CacheConfig, Config, LimitsConfig, LogConfig, TargetConfig, TracesConfig, UpstreamConfig};
 
 /// The configuration in force. Cheap to clone; all clones share it.
 #[derive(Clone, Debug)]
@@ -79,6 +79,7 @@ fn carry(running: &Config, read: Config) -> Config {
     Config {
         compression: read.compression,
         upstream: carry_upstream(&running.upstream, read.upstream),
+        targets: carry_targets(&running.targets, read.targets),
         batch: read.batch,
         retry: read.retry,
         breaker: read.breaker,
@@ -121,6 +122,13 @@ fn carry_upstream(running: &UpstreamConfig, read: UpstreamConfig) -> UpstreamCon
     }
 }
 
+/// Returns the targets with their new keys, if they are the same places as before.
+fn carry_targets(running: &[TargetConfig], read: Vec<TargetConfig>) -> Vec<TargetConfig> {
+    let are_same = running.len() == read.len() && running.iter().zip(&read).all(|(old, new)| old.is_same_place(new));
+    let with_key = |(old, new): (&TargetConfig, TargetConfig)| TargetConfig { api_key: new.api_key, ..old.clone() };
+    if are_same { running.iter().zip(read).map(with_key).collect() } else { running.to_vec() }
+}
+
 fn carry_traces(running: &TracesConfig, read: TracesConfig) -> TracesConfig {
     let replaced = running.headers.is_some() && read.headers.is_some();
     TracesConfig { headers: if replaced { read.headers } else { running.headers.clone() }, ..running.clone() }
@@ -137,7 +145,9 @@ mod tests {
         ("admin_listen", "127.0.0.1:2"),
         ("workers", "77"),
         ("compression", "on"),
+        ("targets", r#"[{"name":"seven","url":"http://localhost:9/v1","api_key":"seven"}]"#),
         ("upstream.url", "http://localhost:9/v1"),
+        ("upstream.identity", "http://localhost:7/v1"),
         ("upstream.api_key_header", "api-key"),
         ("upstream.encoding", "float"),
         ("upstream.compression", "off"),
@@ -275,6 +285,17 @@ mod tests {
             assert_eq!(live.load().cache.scope, running.cache.scope);
             assert_eq!(live.load().effective.to_text(), running.effective.to_text());
         }
+    }
+
+    #[test]
+    fn keys_of_targets_are_replaced_while_running_and_nothing_else_of_them() {
+        let targets = |key: &str, url: &str| format!(r#"[{{"name":"a","url":"{url}","api_key":"{key}"}}]"#);
+        let live = Live::new(config(&[("targets", &targets("old", "http://h/v1"))]));
+        live.apply(config(&[("targets", &targets("new", "http://h/v1"))]));
+        assert_eq!(live.load().targets[0].api_key.reveal(), "new");
+        live.apply(config(&[("targets", &targets("newer", "http://other/v1"))]));
+        let running = live.load().targets[0].clone();
+        assert_eq!((running.api_key.reveal(), running.url.host()), ("new", Some("h")));
     }
 
     #[test]

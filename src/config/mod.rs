@@ -28,7 +28,8 @@ pub use checked::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, BudgetUnit, CacheConfig, CallerIdentity,
     CompressionMode, Config, DailyLimits, DiskConfig, DriftAction, DriftConfig, EgressConfig, FallbackConfig,
     FallbackMode, KeyHeader, LeaseMode, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig,
-    RetryConfig, Scope, ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
+    RetryConfig, Scope, ShutdownConfig, TargetConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding,
+    UpstreamTarget,
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};

@@ -40,6 +40,11 @@ impl Reader {
         read.or_else(said).cloned().unwrap_or(Origin::Default)
     }
 
+    /// Returns true if a layer above the defaults sets a key.
+    pub(super) fn is_set(&self, name: &str) -> bool {
+        self.raw.get(name).is_some_and(|said| said.origin != Origin::Default)
+    }
+
     /// Records the canonical form of a value, or the result of a default such as `auto`.
     pub(super) fn show(&mut self, name: &str, value: impl Into<Value>) {
         let origin = self.origin(name);
@@ -168,7 +173,9 @@ impl Reader {
     pub(super) fn secret(&mut self, name: &str) -> Option<Secret> {
         let twin = format!("{name}_file");
         let outright = self.raw.get(name).map(|said| (secret_text(&said.value), said.origin.clone()));
-        let filed = self.optional(&twin, values::text).map(|path| filed(Path::new(&path)));
+        let filed = self
+            .optional(&twin, values::text)
+            .map(|path| (secret_of_file(Path::new(&path)), Origin::File(PathBuf::from(path))));
         match (outright, filed) {
             (None, None) => None,
             (Some((said, origin)), None) => self.keep(name, said, origin),
@@ -214,14 +221,13 @@ fn fit<T: TryFrom<u64>>(number: u64) -> T {
     T::try_from(number).ok().expect("the range of a key must fit its type")
 }
 
-/// Reads a secret file, with the file as the origin.
-fn filed(path: &Path) -> (Result<Secret, String>, Origin) {
+/// Reads a secret file.
+pub(super) fn secret_of_file(path: &Path) -> Result<Secret, String> {
     let content = fs::read_to_string(path).map_err(|error| format!("{} cannot be read: {error}", path.display()));
-    let secret = content.and_then(|text| match text.trim() {
+    content.and_then(|text| match text.trim() {
         "" => Err(format!("{} is empty", path.display())),
         trimmed => Ok(Secret::new(trimmed)),
-    });
-    (secret, Origin::File(path.to_owned()))
+    })
 }
 
 /// Parses a secret. The message never contains the value.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use blake3::Hasher;
 
+use super::checks::key_files;
 use super::raw::{CACHE_FOLDERS, Raw};
 use super::{Config, Faults, Flag, KEYS, Origin, WELL_KNOWN, checks, proxies};
 
@@ -53,8 +54,9 @@ impl ConfigSource {
         let raw = self.gather();
         let twins = KEYS.iter().filter(|key| key.secret).map(|key| format!("{}_file", key.name));
         let secrets = twins.filter_map(|twin| raw.get(&twin)?.value.as_str().map(PathBuf::from));
+        let of_targets = raw.get("targets").map(|targets| key_files(&targets.value)).unwrap_or_default();
         let mut hasher = Hasher::new();
-        for path in self.file().map(Path::to_owned).into_iter().chain(secrets) {
+        for path in self.file().map(Path::to_owned).into_iter().chain(secrets).chain(of_targets) {
             add_file(&mut hasher, &path);
         }
         *hasher.finalize().as_bytes()

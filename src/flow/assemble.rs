@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::progress::{Progress, Served};
 use super::request::Request;
@@ -14,6 +14,9 @@ use crate::observe::metrics::{self, InputSource};
 use crate::upstream::{CallInfo, shown_on_misses};
 use crate::vector::packed::Packed;
 use crate::wire::{Input, Members, Rendering};
+
+/// Header with the names of the targets that made the vectors of this answer.
+const TARGET: HeaderName = HeaderName::from_static("x-vecho-target");
 
 /// The vector of a distinct key, and the number of inputs that ask for it.
 struct DistinctVector<'a> {
@@ -117,8 +120,18 @@ impl Request<'_> {
 
 /// Returns the headers of the first call that was made for this request.
 fn call_headers(parts: &[DistinctVector<'_>]) -> Option<HeaderMap> {
-    let own = parts.iter().find(|part| part.served.source == InputSource::Upstream)?;
-    own.served.call_headers().map(shown_on_misses)
+    let mut own = parts.iter().filter(|part| part.served.source == InputSource::Upstream).peekable();
+    let mut headers = own.peek()?.served.call_headers().map(shown_on_misses)?;
+    let mut targets: Vec<&str> = own.filter_map(|part| part.served.call.as_ref()?.target.as_deref()).collect();
+    if !targets.is_empty() {
+        targets.sort_unstable();
+        targets.dedup();
+        // The configuration has checked that names fit a header.
+        if let Ok(names) = HeaderValue::from_str(&targets.join(", ")) {
+            headers.insert(TARGET, names);
+        }
+    }
+    Some(headers)
 }
 
 impl Request<'_> {
@@ -230,6 +243,7 @@ mod tests {
             members: Vec::new(),
             inputs: 2,
             has_repetitions: false,
+            target: None,
             trace: TraceContext::default(),
         };
         let call = Arc::new(info);

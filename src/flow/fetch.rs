@@ -157,7 +157,7 @@ impl Fetch {
         let places = &places[piece.places];
         match piece.result.and_then(|fetched| self.with_room(fetched)) {
             Ok(mut fetched) => {
-                let is_openai = speaks_f32(&self.context.config.upstream.target, &self.lane.properties.uri);
+                let is_openai = speaks_f32(&self.context.config);
                 // A record is shared as soon as it is stored, so its tokens are determined first.
                 price(&self.flow, (&self.space.space_state, is_openai), piece.inputs, &mut fetched).await;
                 // Memory comes first: a look-up at any moment must find a key in memory or in the table of fetches.

@@ -14,9 +14,8 @@ use crate::flow::mock;
 use crate::flow::plan::Plan;
 use crate::key::Key;
 use crate::learned::{ModelIdentity, SpaceState};
-use crate::upstream::Class;
+use crate::upstream::{Class, is_known_service};
 use crate::wire::{Bypass, EmbedRequest, Encoding, WrittenEncoding};
-use http::Uri;
 
 /// A request and the state that stays the same while it is answered.
 pub(super) struct Request<'a> {
@@ -56,7 +55,7 @@ impl<'a> Request<'a> {
             trusted: accepted_credential.is_none_or(|accepted_credential| {
                 flow.accepted_credentials.holds(&accepted_credential, job.context.now_ms)
             }),
-            speaks_f32: speaks_f32(&job.context.config.upstream.target, &job.origin.uri),
+            speaks_f32: speaks_f32(&job.context.config),
         }
     }
 
@@ -178,13 +177,7 @@ impl<'a> Request<'a> {
     }
 
     pub(super) fn upstream_encoding(&self) -> WrittenEncoding {
-        upstream_encoding(
-            &self.context().config,
-            &self.job.origin.uri,
-            &self.job.request,
-            &self.space.space_state,
-            self.context().now_ms,
-        )
+        upstream_encoding(&self.context().config, &self.job.request, &self.space.space_state, self.context().now_ms)
     }
 
     /// Returns the reason to pass the request through if its answers are known to be unreadable.
@@ -258,7 +251,6 @@ impl<'a> Request<'a> {
 /// but cannot be read, the member is absent, which every server accepts.
 pub fn upstream_encoding(
     config: &Config,
-    uri: &Uri,
     request: &EmbedRequest<'_>,
     space_state: &SpaceState,
     now_ms: u64,
@@ -272,19 +264,20 @@ pub fn upstream_encoding(
     match config.upstream.encoding {
         config::UpstreamEncoding::Float => WrittenEncoding::Value(Encoding::Float),
         config::UpstreamEncoding::Base64 if is_readable && is_proven => BASE64,
-        config::UpstreamEncoding::Auto if speaks_f32(&config.upstream.target, uri) && is_readable => BASE64,
+        config::UpstreamEncoding::Auto if speaks_f32(config) && is_readable => BASE64,
         config::UpstreamEncoding::AsAsked | config::UpstreamEncoding::Auto | config::UpstreamEncoding::Base64 => {
             as_asked
         }
     }
 }
 
-/// Returns true for upstreams that send f32 in base64: OpenAI, Azure and the built-in mock.
-pub fn speaks_f32(target: &UpstreamTarget, uri: &Uri) -> bool {
-    let host = uri.host().unwrap_or_default();
-    *target == UpstreamTarget::Mock
-        || host == "api.openai.com"
-        || [".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com"]
-            .iter()
-            .any(|end| host.ends_with(end))
+/// Returns true for upstreams that send f32 in base64: OpenAI, Azure and the built-in mock. Of several targets, each
+/// must be one of them.
+pub fn speaks_f32(config: &Config) -> bool {
+    match &config.upstream.target {
+        UpstreamTarget::Mock => true,
+        UpstreamTarget::Http(base) => {
+            is_known_service(base) && config.targets.iter().all(|target| is_known_service(&target.url))
+        }
+    }
 }

@@ -26,7 +26,7 @@ use crate::process::clock::Clock;
 use crate::process::pace::tests::turns_during;
 use crate::process::tasks::Tasks;
 use crate::spend::SpendGuard;
-use crate::upstream::{Batcher, Breaker, CallExecutor, CallInfo, Fetched, UpstreamClient, UpstreamReply};
+use crate::upstream::{Batcher, Breaker, CallExecutor, CallInfo, Fetched, Router, UpstreamClient, UpstreamReply};
 use crate::vector::packed::{Codec, Packed};
 use crate::wire::{Input, PathModel, Rendering, Space, read_request};
 use futures_util::future::BoxFuture;
@@ -62,7 +62,7 @@ fn flow(lower: Vec<Arc<dyn LowerTier>>, gate: mpsc::Receiver<()>) -> (Arc<Flow>,
         leases: None,
         vector_budget: VectorBudget::new(1 << 20),
         single_flight: SingleFlight::new(),
-        batcher: Batcher::new(executor, live, 1 << 30, Arc::clone(&metrics)),
+        batcher: Batcher::new(Router::single(executor), live, 1 << 30, Arc::clone(&metrics)),
         spaces: Spaces::default(),
         accepted_credentials: AcceptedCredentials::default(),
         proofs: SingleFlight::new(),
@@ -235,6 +235,7 @@ fn completion(flow: &Flow, (age_ms, codec): (u64, Codec), is_fetched: bool) -> S
         inputs: 1,
         has_repetitions: false,
         trace: TraceContext::default(),
+        target: None,
     };
     if is_fetched {
         Served { record, source: InputSource::Upstream, call: Some(Arc::new(call)) }

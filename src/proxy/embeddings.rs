@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::admission::Admission;
 use super::fast_path::Received;
 use super::finished::Finished;
-use super::intake::{read_origin, target_uri};
+use super::intake::{called_uri, path_model, read_origin, target_uri};
 use super::labels::RequestLabels;
 use super::metering::{BypassCost, BypassMeter};
 use super::notes::{Notes, mark_bypass, mark_cut, tell_fallback};
@@ -95,7 +95,7 @@ impl Proxy {
         let mut finished = self.no_answer(failure);
         let (config, uri) = (&miss.received.context.config, &miss.head.uri);
         if let (Some(ours), UpstreamTarget::Http(base)) = (uri.path_and_query(), &config.upstream.target)
-            && let Ok(called) = target_uri(config, uri)
+            && let Ok(called) = called_uri(config, uri)
         {
             let map = |location: &HeaderValue| location_for_caller(base, ours, &called, location);
             map_location(finished.response.headers_mut(), map);

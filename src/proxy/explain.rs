@@ -95,7 +95,7 @@ impl Proxy {
         let lookup = Lookup { now_ms, max_age_ms, space_state: &space_state, space, codec, trace, leases };
         let keys: Vec<Key> = request.inputs.iter().map(|input| input.key(&space)).collect();
         let found = self.flow.tiers.examine(&keys, &lookup).await;
-        let encoding = upstream_encoding(config, &origin.uri, request, &space_state, now_ms);
+        let encoding = upstream_encoding(config, request, &space_state, now_ms);
         // A full hit needs no call, so the encoding of calls does not matter then.
         if space_state.is_unreadable(encoding.meaning(), now_ms) && !found.iter().all(Found::is_fresh) {
             return passes_through(&Bypass::UnreadableAnswer.into(), &[]);
@@ -107,6 +107,10 @@ impl Proxy {
             .zip(keys.iter().zip(found))
             .map(|(input, (key, found))| explain_input(input, key, found, now_ms))
             .collect();
+        let model = model_key(&origin.uri, &request.space);
+        let targets = self.flow.batcher.router().reports(&model, request.space.model_name());
+        let targets: Vec<Value> =
+            targets.iter().map(|target| json!({ "name": &*target.name, "state": target.state })).collect();
         let mut explained = json!({
             "cacheable": true,
             "upstream": origin.uri.to_string(),
@@ -115,7 +119,8 @@ impl Proxy {
             "fields": fields(request),
             "credential_accepted": vouched,
             "identity": if origin.owner.is_some() { CallerIdentity::Token } else { CallerIdentity::Header }.name(),
-            "failed_requests": self.flow.batcher.health().failures(&model_key(&origin.uri, &request.space)),
+            "failed_requests": self.flow.batcher.router().failures(&model),
+            "targets": targets,
             "inputs": inputs,
         });
         if let Some(budget) = self.explain_budget(request, origin, &missing) {

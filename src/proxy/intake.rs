@@ -73,14 +73,25 @@ pub(super) fn needs_acceptance(config: &Config) -> bool {
     config.cache.scope == Scope::Shared && config.upstream.api_key.is_none()
 }
 
-/// Returns the upstream's address for a request.
+/// Returns the upstream's address for a request as it is in keys.
 pub(super) fn target_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> {
-    let root = PathAndQuery::from_static("/");
-    let path = uri.path_and_query().unwrap_or(&root);
-    match &config.upstream.target {
-        UpstreamTarget::Http(base) => upstream_uri(base, path),
-        UpstreamTarget::Mock => upstream_uri(&Uri::from_static("mock://vecho"), path),
+    match (&config.upstream.identity, &config.upstream.target) {
+        (Some(identity), UpstreamTarget::Http(_)) => below(identity, uri),
+        _ => called_uri(config, uri),
     }
+}
+
+/// Returns the address that a request which passes through is sent to.
+pub(super) fn called_uri(config: &Config, uri: &Uri) -> Result<Uri, UriTooLong> {
+    match &config.upstream.target {
+        UpstreamTarget::Http(base) => below(base, uri),
+        UpstreamTarget::Mock => below(&Uri::from_static("mock://vecho"), uri),
+    }
+}
+
+fn below(base: &Uri, uri: &Uri) -> Result<Uri, UriTooLong> {
+    let root = PathAndQuery::from_static("/");
+    upstream_uri(base, uri.path_and_query().unwrap_or(&root))
 }
 
 /// Returns the key of a request in the reply cache: caller, path and body. The key never outlives the process, so a

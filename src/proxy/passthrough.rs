@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
 use super::finished::Finished;
-use super::intake::target_uri;
+use super::intake::{called_uri, target_uri};
 use super::metering::BypassCost;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};
@@ -85,7 +85,7 @@ impl Proxy {
     ) -> Finished {
         // hyper keeps the upgrade in the request's extensions, so it is taken before the request is sent on.
         let client_upgrade = wants_websocket(request.headers()).then(|| hyper::upgrade::on(&mut request));
-        let uri = match target_uri(forward_context.config, request.uri()) {
+        let uri = match called_uri(forward_context.config, request.uri()) {
             Ok(uri) => uri,
             Err(error) => return self.refuse_path(error),
         };

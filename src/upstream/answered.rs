@@ -39,4 +39,6 @@ pub struct CallInfo {
     pub has_repetitions: bool,
     /// Its trace context.
     pub trace: TraceContext,
+    /// Name of the target that answered, if there are several.
+    pub target: Option<Arc<str>>,
 }

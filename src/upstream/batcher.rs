@@ -9,6 +9,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -18,12 +19,12 @@ use super::memory_budget::MemoryBudget;
 use super::permit::{CallPermit, Claim, Permits};
 use super::piece::{Missing, Piece, Report, Waiter, fail};
 use super::sizing::{LaneSize, Load, PartTurn, Sizes};
-use super::{Answered, CallExecutor, Failure, LaneProperties, SpaceHealth, UnavailableReason};
+use super::{Answered, Failure, LaneProperties, Router, UnavailableReason};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
-use crate::observe::metrics::{BreakerState, Metrics};
+use crate::observe::metrics::Metrics;
 use crate::process::tasks::Tasks;
-use crate::wire::{Input, RequestForm, write_request};
+use crate::wire::{Encoding, Input, RequestForm, Space, write_request};
 
 /// Lane in which a miss waits. Two misses share a call only if their lanes have the same id.
 #[derive(Clone, Debug)]
@@ -57,7 +58,7 @@ impl LaneQueue {
 
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
-    pub(super) executor: CallExecutor,
+    router: Router,
     pub(super) permits: Arc<Permits>,
     queues: Mutex<KeyMap<LaneQueue>>,
     sizes: Sizes,
@@ -94,11 +95,11 @@ impl Work {
 
 impl Batcher {
     /// Creates a batcher without work. Answers under way may take `budget_bytes`.
-    pub fn new(executor: CallExecutor, live: Live, budget_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
+    pub fn new(router: Router, live: Live, budget_bytes: u64, metrics: Arc<Metrics>) -> Arc<Self> {
         let permits = Permits::new(live.load().upstream.max_concurrent);
         let budget = MemoryBudget::new(budget_bytes);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
-        Arc::new(Self { executor, permits, queues, sizes, budget, live, tasks, metrics })
+        Arc::new(Self { router, permits, queues, sizes, budget, live, tasks, metrics })
     }
 
     /// Returns the memory that all answers under way may take together, in bytes.
@@ -106,9 +107,9 @@ impl Batcher {
         self.budget.total()
     }
 
-    /// Returns the failures of each space.
-    pub const fn health(&self) -> &Arc<SpaceHealth> {
-        self.executor.health()
+    /// Returns the places where calls are made.
+    pub const fn router(&self) -> &Router {
+        &self.router
     }
 
     /// Returns the longest duration of the recent calls of a lane, if any is known.
@@ -118,7 +119,7 @@ impl Batcher {
 
     /// Returns true if the host or the space counts as unavailable, so vecho makes no calls of its own.
     pub fn is_unavailable(&self, properties: &LaneProperties) -> bool {
-        self.executor.breaker.state() != BreakerState::Closed || self.executor.is_failing(properties, &self.live.load())
+        self.router.is_unavailable(properties, &self.live.load())
     }
 
     /// Queues inputs, all of one kind. The results arrive piece by piece and together cover every place once. The
@@ -262,19 +263,15 @@ impl Batcher {
         let reservation =
             self.budget.take((load.inputs * job.properties.answer_bytes()) as u64, job.claim().caller).await;
         let (batch, attempts) = (&*job.batch, job.attempts);
-        let (body, inputs, encoding, has_repetitions) = match (form, batch) {
-            (BodyForm::Own, [piece]) => {
-                let own = piece.own();
-                (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
-            }
-            _ => (body_of(job), load.inputs, job.properties.encoding, false),
-        };
+        let (body, inputs, encoding, has_repetitions) = content_of(job, form);
+        let written = &|space: &Space| body_for(job, form, space);
+        let reservation = &reservation;
         let mut call =
-            Call { body, inputs, encoding, has_repetitions, batch, lane, reservation: &reservation, attempts, is_part };
+            Call { body, inputs, encoding, has_repetitions, batch, lane, reservation, attempts, is_part, written };
         // A part beside other calls gets one attempt, because its next one is sent alone.
         let is_beside = matches!(turn, Some(PartTurn::BesideOthers { .. })) && lane.is_busy();
         call.attempts = if is_beside { 1 } else { attempts };
-        let mut made = self.executor.execute(&job.properties, &call, permit).await;
+        let mut made = self.router.execute(&job.properties, &call, permit).await;
         if is_beside && made.as_ref().is_err_and(Failure::may_be_of_the_load) {
             // The server may accept only one call at a time, or be overloaded.
             lane.take_turns();
@@ -285,7 +282,7 @@ impl Batcher {
             turn = Some(lane.turn(permit).await);
             reservation.take_again().await;
             call.attempts = attempts;
-            made = self.executor.execute(&job.properties, &call, permit).await;
+            made = self.router.execute(&job.properties, &call, permit).await;
         }
         drop(turn);
         match made {
@@ -302,12 +299,31 @@ impl Batcher {
     }
 }
 
-/// Writes the body of a call in vecho's own form, which keeps the form of the requests as far as possible.
-fn body_of(job: &CallJob) -> bytes::Bytes {
+/// Returns the body of a call, the number of its inputs, the encoding that it asks for, and whether it repeats an input.
+fn content_of(job: &CallJob, form: BodyForm) -> (Bytes, usize, Encoding, bool) {
+    match (form, &*job.batch) {
+        (BodyForm::Own, [piece]) => {
+            let own = piece.own();
+            (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
+        }
+        _ => {
+            (body_for(job, BodyForm::Written, &job.properties.space), job.load().inputs, job.properties.encoding, false)
+        }
+    }
+}
+
+/// Writes the body of a call for a space. vecho's own form keeps the form of the requests as far as possible. The
+/// caller's own request keeps its repetitions and its spelling.
+fn body_for(job: &CallJob, form: BodyForm, space: &Space) -> Bytes {
+    let user = job.properties.user.as_deref();
+    if let (BodyForm::Own, [piece]) = (form, &*job.batch) {
+        let (own, distinct) = (piece.own(), piece.inputs());
+        let inputs: Vec<&Input<'_>> = own.slots.iter().filter_map(|slot| distinct.get(*slot as usize)).collect();
+        return write_request(space, &inputs, own.form, user);
+    }
     let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
     let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
-    let form = RequestForm { is_single, ..job.properties.form };
-    write_request(&job.properties.space, &inputs, form, job.properties.user.as_deref())
+    write_request(space, &inputs, RequestForm { is_single, ..job.properties.form }, user)
 }
 
 /// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. Its caller may have

@@ -13,8 +13,11 @@ use crate::observe::metrics::{BreakerState, Metrics};
 /// Breaker in front of one upstream. Each change of state is logged once.
 pub struct Breaker {
     inner: Mutex<BreakerInner>,
-    metrics: Arc<Metrics>,
+    report: ReportState,
 }
+
+/// Callback that gets each change of the state.
+type ReportState = Box<dyn Fn(BreakerState) + Send + Sync>;
 
 struct BreakerInner {
     state: CircuitState,
@@ -60,14 +63,27 @@ pub struct Pass<'a> {
 impl Breaker {
     /// Returns a closed breaker.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        metrics.upstream.breaker.set(BreakerState::Closed);
+        Self::reporting(Box::new(move |state| metrics.upstream.breaker.set(state)))
+    }
+
+    /// Returns a closed breaker of one of several targets. The state of the upstream is that of the best target.
+    pub fn of_target(metrics: Arc<Metrics>, target: usize) -> Self {
+        Self::reporting(Box::new(move |state| {
+            if let Some(best) = metrics.targets.breaker(target, state) {
+                metrics.upstream.breaker.set(best);
+            }
+        }))
+    }
+
+    fn reporting(report: ReportState) -> Self {
+        report(BreakerState::Closed);
         let inner = BreakerInner {
             state: CircuitState::Closed,
             failed: Vec::new(),
             cause: String::new(),
             next_open: Duration::ZERO,
         };
-        Self { inner: Mutex::new(inner), metrics }
+        Self { inner: Mutex::new(inner), report }
     }
 
     /// Requests permission for a call. Returns `None` while the upstream is unreachable, or while a probe is in flight.
@@ -148,7 +164,7 @@ impl Breaker {
     /// Changes the state, and shows it in the metrics.
     fn enter(&self, inner: &mut BreakerInner, state: CircuitState) {
         inner.state = state;
-        self.metrics.upstream.breaker.set(state.shown());
+        (self.report)(state.shown());
     }
 
     fn lock(&self) -> MutexGuard<'_, BreakerInner> {

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use super::memory_budget::Reservation;
 use super::piece::Piece;
 use super::sizing::LaneSize;
-use crate::wire::Encoding;
+use crate::wire::{Encoding, Space};
 
 /// A call to be made.
 pub(super) struct Call<'a> {
@@ -28,6 +28,8 @@ pub(super) struct Call<'a> {
     pub attempts: u32,
     /// True if it carries a part of a request that was cut.
     pub is_part: bool,
+    /// Writes the body with the model's name of another place.
+    pub written: &'a (dyn Fn(&Space) -> Bytes + Send + Sync),
 }
 
 impl Call<'_> {

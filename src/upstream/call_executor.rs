@@ -59,9 +59,11 @@ pub struct CallExecutor {
     pub(super) health: Arc<SpaceHealth>,
     budget: Budget,
     pub(super) spend: Arc<SpendGuard>,
-    live: Live,
+    pub(super) live: Live,
     metrics: Arc<Metrics>,
     throttled: Throttled,
+    /// Name of the target that it calls, if there are several.
+    target: Option<Arc<str>>,
 }
 
 /// Next step after a failed attempt.
@@ -87,7 +89,13 @@ impl CallExecutor {
         (metrics, throttled, spend): (Arc<Metrics>, Throttled, Arc<SpendGuard>),
     ) -> Self {
         let (health, budget) = (Arc::default(), Budget::new());
-        Self { client, breaker, health, budget, spend, live, metrics, throttled }
+        Self { client, breaker, health, budget, spend, live, metrics, throttled, target: None }
+    }
+
+    /// Returns the same executor, for the target of this name.
+    #[must_use]
+    pub fn named(self, target: &Arc<str>) -> Self {
+        Self { target: Some(Arc::clone(target)), ..self }
     }
 
     /// Returns the failures of each space.
@@ -109,11 +117,7 @@ impl CallExecutor {
         loop {
             // The breaker is asked before each attempt, since it may have opened during the wait.
             let Some(pass) = self.breaker.pass() else {
-                let detail =
-                    format!("the breaker is open after repeated failures, the last one: {}", self.breaker.cause());
-                return Err(
-                    Failure::unavailable(UnavailableReason::BreakerOpen, detail).with_outage(Outage::Unreachable)
-                );
+                return Err(self.breaker_open());
             };
             if tries.attempts > 0 {
                 // The first attempt is covered by a reservation. A repetition may cost as much again.
@@ -172,11 +176,42 @@ impl CallExecutor {
             Err(failure) => Err(failure),
         };
         let (outcome, took) = (outcome_of(&result), begun.elapsed());
-        self.metrics.upstream.call(outcome, took, call.inputs, call.batch.len());
+        self.count(outcome, took, call);
         tell(&span, &result, outcome);
         // The cost is counted before the request learns of the answer and gives its reservation back.
         self.bill(properties, &result, load_of(call.batch).tokens);
-        result.map(|(answer, reply)| answered(answer, reply, (call, &span, took)))
+        result.map(|(answer, reply)| self.answered(answer, reply, (call, &span, took)))
+    }
+
+    pub(super) fn count(&self, outcome: CallOutcome, took: Duration, call: &Call<'_>) {
+        self.metrics.upstream.call(outcome, took, call.inputs, call.batch.len());
+        if let Some(target) = &self.target {
+            self.metrics.targets.call(target, outcome);
+        }
+    }
+
+    pub(super) fn breaker_open(&self) -> Failure {
+        let detail = format!("the breaker is open after repeated failures, the last one: {}", self.breaker.cause());
+        Failure::unavailable(UnavailableReason::BreakerOpen, detail).with_outage(Outage::Unreachable)
+    }
+
+    fn answered(
+        &self,
+        answer: ReadAnswer,
+        reply: UpstreamReply,
+        (call, span, took): (&Call<'_>, &Span, Duration),
+    ) -> Answered {
+        let info = CallInfo {
+            headers: reply.headers,
+            model: answer.model,
+            prompt_tokens: answer.prompt_tokens,
+            members: answer.members,
+            inputs: answer.vectors.len(),
+            has_repetitions: call.has_repetitions,
+            trace: span.context(),
+            target: self.target.clone(),
+        };
+        Answered { vectors: answer.vectors, prompt_tokens: answer.prompt_tokens, call: Arc::new(info), took }
     }
 
     /// Returns true if a call may be repeated. A repetition on another connection is always allowed. Others are allowed
@@ -311,20 +346,7 @@ impl Call<'_> {
     }
 }
 
-fn answered(answer: ReadAnswer, reply: UpstreamReply, (call, span, took): (&Call<'_>, &Span, Duration)) -> Answered {
-    let info = CallInfo {
-        headers: reply.headers,
-        model: answer.model,
-        prompt_tokens: answer.prompt_tokens,
-        members: answer.members,
-        inputs: answer.vectors.len(),
-        has_repetitions: call.has_repetitions,
-        trace: span.context(),
-    };
-    Answered { vectors: answer.vectors, prompt_tokens: answer.prompt_tokens, call: Arc::new(info), took }
-}
-
-fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutcome {
+pub(super) fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutcome {
     match result {
         Ok(_) => CallOutcome::Ok,
         Err(failure) => match failure.class {

@@ -17,7 +17,7 @@ use super::memory_budget::Reservation;
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
 use super::{Class, Failure, LaneProperties, UnavailableReason, UpstreamReply};
-use crate::config::{Config, KeyHeader, Live};
+use crate::config::{Config, KeyHeader, Live, Secret};
 use crate::observe::traces::TraceContext;
 use crate::process::certificate::ReloadableCertificate;
 use crate::process::connector::{Connecting, TimedConnector, TlsError};
@@ -29,6 +29,8 @@ pub struct UpstreamClient {
     /// Client certificate for the upstream.
     identity: Option<Arc<ReloadableCertificate>>,
     live: Live,
+    /// Place of its target in the configuration.
+    target: Option<usize>,
 }
 
 enum Transport {
@@ -57,12 +59,18 @@ impl UpstreamClient {
             idle_timeout: upstream.idle_timeout,
             max_age: upstream.max_connection_age,
         };
-        Ok(Self { transport: Transport::Http(Box::new(Connections::new(&connector, limits))), identity, live })
+        let transport = Transport::Http(Box::new(Connections::new(&connector, limits)));
+        Ok(Self { transport, identity, live, target: None })
+    }
+
+    /// Creates a client for a target, by its place in the configuration. It has connections and a key of its own.
+    pub fn for_target(live: Live, target: usize) -> Result<Self, CertificateError> {
+        Ok(Self { target: Some(target), ..Self::http(live)? })
     }
 
     /// Creates a client with a function as its upstream.
     pub fn in_process(embedder: InProcess, live: Live) -> Self {
-        Self { transport: Transport::InProcess(embedder), identity: None, live }
+        Self { transport: Transport::InProcess(embedder), identity: None, live, target: None }
     }
 
     /// Returns the client certificate.
@@ -84,7 +92,8 @@ impl UpstreamClient {
             Transport::InProcess(embedder) => return in_process::post(embedder, properties, body).await,
         };
         let config = self.live.load();
-        let outgoing = OutgoingCall { config: &config, properties, trace: call, body };
+        let outgoing =
+            OutgoingCall { config: &config, credential: self.credential(&config), properties, trace: call, body };
         // One deadline covers the head and the body of the answer.
         let until = Instant::now() + config.upstream.call_timeout;
         let response = timeout_at(until, outgoing.send(connections))
@@ -105,14 +114,27 @@ impl UpstreamClient {
                 return in_process::forward(embedder, request, self.live.load().limits.max_body_bytes).await;
             }
         };
-        authorize(&self.live.load(), request.headers_mut());
+        let config = self.live.load();
+        authorize(&config, self.credential(&config), request.headers_mut());
         Ok(connections.forward(request).await?.map(ForwardedBody::Streamed))
+    }
+}
+
+impl UpstreamClient {
+    /// Returns the key that vecho holds for this place, if there is one.
+    fn credential<'c>(&self, config: &'c Config) -> Option<(&'c Secret, KeyHeader)> {
+        let target = self.target.and_then(|target| config.targets.get(target));
+        match target {
+            Some(target) => Some((&target.api_key, target.api_key_header)),
+            None => Some((config.upstream.api_key.as_ref()?, config.upstream.api_key_header)),
+        }
     }
 }
 
 /// One outgoing embeddings call.
 struct OutgoingCall<'a> {
     config: &'a Config,
+    credential: Option<(&'a Secret, KeyHeader)>,
     properties: &'a LaneProperties,
     trace: &'a TraceContext,
     body: Bytes,
@@ -147,7 +169,7 @@ impl OutgoingCall<'_> {
         self.trace.write(headers);
         if may_share_credentials(&self.properties.uri, uri) {
             // The lane's headers never hold vecho's key, so each call adds it.
-            authorize(self.config, headers);
+            authorize(self.config, self.credential, headers);
         } else {
             // Another host may belong to someone else, so it gets no credential of vecho or the caller.
             remove_credentials(self.config, headers);
@@ -160,13 +182,13 @@ impl OutgoingCall<'_> {
 }
 
 /// Replaces any credential of the request by the key that vecho holds, if there is one.
-fn authorize(config: &Config, headers: &mut HeaderMap) {
-    let Some(key) = &config.upstream.api_key else {
+fn authorize(config: &Config, credential: Option<(&Secret, KeyHeader)>, headers: &mut HeaderMap) {
+    let Some((key, header)) = credential else {
         return;
     };
     // The caller's key may be in another header than the configured one, and only one key may be sent.
     remove_credentials(config, headers);
-    let (name, text) = match config.upstream.api_key_header {
+    let (name, text) = match header {
         KeyHeader::Authorization => ("authorization", format!("Bearer {}", key.reveal())),
         KeyHeader::ApiKey => ("api-key", key.reveal().to_owned()),
     };

@@ -116,6 +116,13 @@ pub fn port_of(uri: &Uri) -> Option<u16> {
     })
 }
 
+/// Returns true for the addresses of OpenAI and Azure, whose answers have f32 in base64.
+pub fn is_known_service(uri: &Uri) -> bool {
+    const DOMAINS: [&str; 3] = [".api.openai.com", ".openai.azure.com", ".cognitiveservices.azure.com"];
+    let host = uri.host().unwrap_or_default();
+    host == "api.openai.com" || DOMAINS.iter().any(|domain| host.ends_with(domain))
+}
+
 /// Returns true if a path equals a prefix or lies below it.
 pub(super) fn is_under(path: &str, prefix: &str) -> bool {
     // The next character must end the segment, or `/v1` would match `/v10`.

@@ -25,6 +25,7 @@ mod lane_properties;
 mod memory_budget;
 mod offer;
 mod own;
+mod own_call;
 mod permit;
 mod piece;
 mod pool;
@@ -33,6 +34,7 @@ mod recovery;
 mod redirect;
 mod retry;
 mod sizing;
+mod targets;
 mod traced;
 mod width;
 
@@ -44,7 +46,8 @@ pub use call_executor::CallExecutor;
 pub use client::UpstreamClient;
 pub use connections::ForwardError;
 pub use endpoint::{
-    RouteKind, UriTooLong, classify_path, deployment, normal_path, port_of, resembles_embeddings, upstream_uri,
+    RouteKind, UriTooLong, classify_path, deployment, is_known_service, normal_path, port_of, resembles_embeddings,
+    upstream_uri,
 };
 pub use error::{BudgetShortage, Class, Failure, Outage, UnavailableReason, UpstreamReply};
 pub use fair::FairOrder;
@@ -59,3 +62,6 @@ pub use offer::offered_codings;
 pub use own::{Charge, OwnRequest, request_id};
 pub use piece::{Fetched, Missing, PieceResult, Report, Waiter};
 pub use redirect::location_for_caller;
+pub use targets::{
+    CANARY_TEXTS, PlaceReport, Reference, References, Router, TargetPlace, UnreadReferences, canary_keys,
+};

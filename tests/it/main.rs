@@ -73,6 +73,7 @@ mod serve;
 mod similar;
 mod similar_edges;
 mod stopping;
+mod targets;
 mod the_stub;
 mod tls;
 mod tokens;

@@ -37,7 +37,7 @@ fn upstream(context: &AdminContext, target: &UpstreamTarget) -> Value {
     let figures = context.metrics.upstream.figures();
     json!({
         "url": target.to_string(),
-        "breaker": context.breaker.state().label(),
+        "breaker": context.metrics.upstream.breaker.state().label(),
         "in_flight": context.metrics.upstream.in_flight.get(),
         "queued_inputs": context.metrics.upstream.queued_inputs.get(),
         "calls": by_name(figures.calls),

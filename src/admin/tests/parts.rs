@@ -173,7 +173,6 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
         ),
         finder: Finder::new(async |_, _, _| Ok(ForgetOrder::default())),
         lifecycle: Arc::new(lifecycle(true, false)),
-        breaker: Arc::new(Breaker::new(Arc::clone(&metrics))),
         governor: governor(100 * MIB, 100 * MIB),
         system: Arc::new(System::new()),
         spend: SpendGuard::new(live.clone(), Clock::manual(NOW_MS), reports),

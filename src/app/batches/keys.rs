@@ -35,7 +35,6 @@ pub struct BatchSample {
 /// A parsed request.
 pub(super) struct BatchLine<'a> {
     pub(super) request: EmbedRequest<'a>,
-    pub(super) uri: Uri,
     pub(super) space: Key,
     pub(super) keys: Vec<Key>,
 }
@@ -61,7 +60,7 @@ impl KeySettings {
             .map_err(|cause| format!("such a request is not cached ({})", cause.header_text()))?;
         let space = space_key(&origin.scope, &origin.uri, &request.space);
         let keys = request.inputs.iter().map(|input| input.key(&space)).collect();
-        Ok(BatchLine { request, uri: origin.uri, space, keys })
+        Ok(BatchLine { request, space, keys })
     }
 }
 

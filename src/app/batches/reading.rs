@@ -164,7 +164,7 @@ impl Reading {
     }
 
     fn speaks_f32(&self, line: &BatchLine<'_>) -> bool {
-        speaks_f32(&self.key_settings.config.upstream.target, &line.uri)
+        speaks_f32(&self.key_settings.config)
     }
 
     fn records(&self, line: &BatchLine<'_>, answer: &ReadAnswer) -> Records {

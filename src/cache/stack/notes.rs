@@ -31,6 +31,11 @@ impl Stack {
         (0..keys.len()).map(newest).collect()
     }
 
+    /// Returns true if every tier below memory works, so that a record that was not found does not exist.
+    pub fn are_up(&self) -> bool {
+        self.lower.iter().all(|tier| tier.stats().up)
+    }
+
     /// Returns true if other replicas write to a tier below memory.
     pub fn is_shared(&self) -> bool {
         self.lower.iter().any(|tier| tier.is_shared())

@@ -8,6 +8,7 @@ mod compression;
 mod drift;
 mod egress;
 mod process;
+mod targets;
 mod upstream;
 mod whole;
 
@@ -19,6 +20,7 @@ pub use egress::EgressConfig;
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };
+pub use targets::TargetConfig;
 pub use upstream::{
     BatchConfig, BreakerConfig, FallbackConfig, FallbackMode, KeyHeader, RetryConfig, UpstreamConfig, UpstreamEncoding,
     UpstreamTarget,

@@ -13,6 +13,8 @@ use crate::config::{CompressionMode, EgressConfig, Secret};
 pub struct UpstreamConfig {
     /// `upstream.url`.
     pub target: UpstreamTarget,
+    /// `upstream.identity`.
+    pub identity: Option<Uri>,
     /// `upstream.api_key`.
     pub api_key: Option<Secret>,
     /// `upstream.api_key_header`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, CompressionMode, DiskConfig,
     DriftConfig, FallbackConfig, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig,
-    ShutdownConfig, TlsConfig, TracesConfig, UpstreamConfig,
+    ShutdownConfig, TargetConfig, TlsConfig, TracesConfig, UpstreamConfig,
 };
 use crate::config::{Effective, SavingsConfig};
 
@@ -22,6 +22,8 @@ pub struct Config {
     pub compression: CompressionMode,
     /// The upstream service.
     pub upstream: UpstreamConfig,
+    /// Several places in its stead; none by default.
+    pub targets: Vec<TargetConfig>,
     /// Batching of misses.
     pub batch: BatchConfig,
     /// Retries of failed calls.

@@ -19,7 +19,9 @@ pub(super) fn check(reader: &mut Reader, config: &Config) {
         && reaches(uri, public)
     {
         let message = format!("is vecho itself, which listens there ({public}): each call would come back as another");
-        reader.fault("upstream.url", message);
+        // With targets, this is the address of the first one.
+        let key = if config.targets.is_empty() { "upstream.url" } else { "targets" };
+        reader.fault(key, message);
     }
     let keys = [("upstream.proxy", &config.upstream.egress.proxies), ("traces.proxy", &config.traces.proxies)];
     for (key, proxies) in keys {

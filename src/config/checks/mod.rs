@@ -14,7 +14,9 @@ mod ranges;
 mod savings;
 mod sections;
 mod stores;
+mod targets;
 mod traces;
 mod upstream;
 
 pub(super) use sections::check;
+pub(super) use targets::key_files;

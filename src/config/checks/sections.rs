@@ -9,7 +9,7 @@ use super::address::address;
 use super::egress::identity;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, budget, cache, compression, drift, limits, savings, stores, traces, upstream};
+use super::{across, addresses, budget, cache, compression, drift, limits, savings, stores, targets, traces, upstream};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -35,7 +35,8 @@ fn read(reader: &mut Reader) -> Config {
     let admin_listen = reader.required("admin_listen", address);
     let workers = workers(reader);
     let compression = compression::to_callers(reader);
-    let upstream = upstream::upstream(reader);
+    let mut upstream = upstream::upstream(reader);
+    let targets = targets::targets(reader, &mut upstream);
     let cache = cache::cache(reader, &upstream);
     let memory = limits::memory(reader);
     let savings = savings::savings(reader);
@@ -45,6 +46,7 @@ fn read(reader: &mut Reader) -> Config {
         workers,
         compression,
         upstream,
+        targets,
         batch: batch(reader),
         retry: retry(reader),
         breaker: breaker(reader),

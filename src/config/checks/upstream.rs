@@ -1,6 +1,7 @@
 //! Checks of `[upstream]`.
 
 use http::Uri;
+use toml::Value;
 
 use super::compression::from_upstream;
 use super::egress::egress;
@@ -12,6 +13,7 @@ use crate::config::{KeyHeader, UpstreamConfig, UpstreamEncoding, UpstreamTarget}
 pub(super) fn upstream(reader: &mut Reader) -> UpstreamConfig {
     let target = target_of(reader);
     UpstreamConfig {
+        identity: reader.optional("upstream.identity", http_base),
         api_key: header_secret(reader, "upstream.api_key"),
         api_key_header: key_header(reader, &target),
         encoding: reader.choice("upstream.encoding", &ENCODINGS),
@@ -37,7 +39,7 @@ const ENCODINGS: [(&str, UpstreamEncoding); 4] = [
 ];
 
 fn target_of(reader: &mut Reader) -> UpstreamTarget {
-    let target = reader.required("upstream.url", |value| target(value.as_str().unwrap_or_default()));
+    let target = reader.required("upstream.url", |value| target_of_text(value.as_str().unwrap_or_default()));
     let shown = match &target {
         UpstreamTarget::Mock => "mock:".to_owned(),
         UpstreamTarget::Http(uri) => uri.to_string().trim_end_matches('/').to_owned(),
@@ -46,8 +48,16 @@ fn target_of(reader: &mut Reader) -> UpstreamTarget {
     target
 }
 
+/// Parses the base URL of a server.
+pub(super) fn http_base(value: &Value) -> Result<Uri, String> {
+    match target_of_text(value.as_str().unwrap_or_default())? {
+        UpstreamTarget::Http(uri) => Ok(uri),
+        UpstreamTarget::Mock => Err("must be http://HOST/PATH or https://HOST/PATH".to_owned()),
+    }
+}
+
 /// Parses the upstream target. Messages omit the text, which may contain a password, or a key in its query.
-fn target(text: &str) -> Result<UpstreamTarget, String> {
+pub(super) fn target_of_text(text: &str) -> Result<UpstreamTarget, String> {
     if text == "mock:" {
         return Ok(UpstreamTarget::Mock);
     }
@@ -67,16 +77,18 @@ fn target(text: &str) -> Result<UpstreamTarget, String> {
     }
 }
 
+/// Words for the header of a key; `auto` depends on the address.
+pub(super) const HEADERS: [(&str, Option<KeyHeader>); 3] =
+    [("auto", None), ("authorization", Some(KeyHeader::Authorization)), ("api-key", Some(KeyHeader::ApiKey))];
+
 fn key_header(reader: &mut Reader, target: &UpstreamTarget) -> KeyHeader {
-    let words =
-        [("auto", None), ("authorization", Some(KeyHeader::Authorization)), ("api-key", Some(KeyHeader::ApiKey))];
-    let header = reader.choice("upstream.api_key_header", &words).unwrap_or_else(|| usual_header(target));
+    let header = reader.choice("upstream.api_key_header", &HEADERS).unwrap_or_else(|| usual_header(target));
     let shown = if header == KeyHeader::ApiKey { "api-key" } else { "authorization" };
     reader.show("upstream.api_key_header", shown);
     header
 }
 
-fn usual_header(target: &UpstreamTarget) -> KeyHeader {
+pub(super) fn usual_header(target: &UpstreamTarget) -> KeyHeader {
     let UpstreamTarget::Http(uri) = target else { return KeyHeader::Authorization };
     let host = uri.host().unwrap_or_default().to_ascii_lowercase();
     // Paths of Azure begin with `/openai`, also behind a gateway with another host.

@@ -9,6 +9,7 @@ mod observing;
 mod ports;
 mod serving;
 mod table;
+mod targets;
 mod upstream;
 
 pub use key::ConfigKey;

@@ -1,12 +1,13 @@
 //! The table of configuration keys. Files, environment, checks, documentation and reloads all use it.
 
 use super::key::ConfigKey;
-use super::{budget, cache, compression, drift, observing, ports, serving, upstream};
+use super::{budget, cache, compression, drift, observing, ports, serving, targets, upstream};
 
 /// The keys by group, in the order of the documentation.
-const GROUPS: [&[ConfigKey]; 8] = [
+const GROUPS: [&[ConfigKey]; 9] = [
     ports::KEYS,
     compression::KEYS,
+    targets::KEYS,
     upstream::KEYS,
     drift::KEYS,
     cache::KEYS,

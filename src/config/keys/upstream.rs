@@ -9,6 +9,12 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "Base URL of the embeddings service, as in OPENAI_BASE_URL of an application; \"mock:\" is the built-in mock.",
     ),
     key(
+        "upstream.identity",
+        "none",
+        "Base URL that stands for the upstream in the keys of entries, such as a former upstream.url; by default \
+         upstream.url, or the url of the first of several targets.",
+    ),
+    key(
         "upstream.api_key",
         "none",
         "API key that replaces the caller's in calls; without it, each caller's own key is forwarded.",

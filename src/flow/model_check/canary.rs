@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use crate::config::Config;
 use crate::flow::Flow;
-use crate::flow::watched::{TEXTS, keys};
 use crate::key::Tag;
 use crate::learned::SpaceState;
 use crate::observe::traces::TraceContext;
 use crate::upstream::{
-    Charge, Failure, Fetched, Lane, LaneProperties, Missing, OwnRequest, Report, Waiter, request_id,
+    CANARY_TEXTS, Charge, Failure, Fetched, Lane, LaneProperties, Missing, OwnRequest, Report, Waiter, canary_keys,
+    request_id,
 };
 use crate::wire::{Encoding, Input, RequestForm, write_request};
 
@@ -41,12 +41,12 @@ pub(super) async fn ask(flow: &Arc<Flow>, lane: &Lane, space: &SpaceState) -> Re
     let config = flow.live.load();
     let known_dimension = lane.properties.asked_dimension.and_then(|_| space.known_dimension());
     let properties = LaneProperties { known_dimension, ..(*lane.properties).clone() };
-    let inputs: Vec<Input<'static>> = TEXTS.iter().map(|text| Input::Text(Cow::Borrowed(*text))).collect();
+    let inputs: Vec<Input<'static>> = CANARY_TEXTS.iter().map(|text| Input::Text(Cow::Borrowed(*text))).collect();
     let body = write_request(&properties.space, &inputs.iter().collect::<Vec<_>>(), properties.form, None);
     let places: Vec<u32> = (0..).take(inputs.len()).collect();
     let firsts: Vec<usize> = (0..inputs.len()).collect();
     let own = (body, properties.form, Arc::new(()) as Charge);
-    let own = OwnRequest::new(own, request_id(&keys(&lane.id), &places), (&firsts, &places));
+    let own = OwnRequest::new(own, request_id(&canary_keys(&lane.id), &places), (&firsts, &places));
     let waiter = Waiter {
         deadline: Instant::now() + config.limits.request_timeout,
         caller: lane.id,
@@ -55,7 +55,7 @@ pub(super) async fn ask(flow: &Arc<Flow>, lane: &Lane, space: &SpaceState) -> Re
     let lane = Lane { id: lane.id, learns_as: lane.learns_as, properties: Arc::new(properties) };
     let (mut reports, work) = flow.batcher.submit(&lane, Missing { inputs, places, own }, waiter);
     let collecting = async {
-        let mut fetched: Vec<Option<Fetched>> = vec![None; TEXTS.len()];
+        let mut fetched: Vec<Option<Fetched>> = vec![None; CANARY_TEXTS.len()];
         while let Some(report) = reports.recv().await {
             let Report::Result(piece) = report else { continue };
             for (place, vector) in piece.places.zip(piece.result?) {

@@ -12,7 +12,7 @@ use crate::flow::watched::{Opened, Watched, distance_between, records_of};
 use crate::learned::ModelIdentity;
 use crate::observe::logs::shorten_for_log;
 use crate::observe::metrics::WatchResult;
-use crate::upstream::{Class, Failure, Fetched};
+use crate::upstream::{Class, Failure, Fetched, UnavailableReason};
 
 /// Longest time after a failed check until the next one.
 const RETRY_MS: u64 = 60_000;
@@ -83,6 +83,11 @@ impl Watched {
 
     async fn compare(&mut self, flow: &Arc<Flow>, config: &Config) -> Result<WatchResult, Arc<Failure>> {
         let reference = self.reference(flow).await;
+        if reference.is_none() && !flow.tiers.are_up() {
+            // The vectors of an earlier process must not be replaced unseen.
+            let detail = "a tier that may hold the vectors to compare with does not work";
+            return Err(Arc::new(Failure::unavailable(UnavailableReason::Status, detail)));
+        }
         let told = self.ask(flow, config).await?;
         let known = reference.filter(|known| known.identity().is_named_like(&told.identity));
         let Some(known) = known else {

@@ -2,9 +2,7 @@
 
 mod list;
 mod reference;
-mod texts;
 
 pub use list::Watch;
 pub(super) use list::{MAX_SPACES, SpaceInUse, Watched};
 pub(super) use reference::{Opened, distance_between, records_of};
-pub(super) use texts::{TEXTS, keys};

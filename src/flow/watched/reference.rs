@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::texts;
 use crate::cache::purges::Generation;
 use crate::cache::{Record, Stack, Times};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
-use crate::upstream::Fetched;
+use crate::upstream::{Fetched, canary_keys};
 use crate::vector::packed::{Codec, Packed};
 use crate::vector::{CosineQuery, Vector};
 
@@ -29,7 +28,7 @@ pub(in crate::flow) struct Opened {
 impl SpaceReference {
     /// Creates a reference for a space that has none yet.
     pub(in crate::flow) fn none(space: &Key) -> Self {
-        Self { keys: texts::keys(space), sealed: Vec::new() }
+        Self { keys: canary_keys(space), sealed: Vec::new() }
     }
 
     /// Returns the vectors, unless they were purged.

@@ -80,6 +80,10 @@ const ROUTE_OUTCOME: &[LabelSet] = &[label::<Route>("route"), label::<Outcome>("
 const TIER: &[LabelSet] = &[label::<Tier>("tier")];
 const PORT: &[LabelSet] = &[label::<Port>("port")];
 
+const TARGET: &[LabelSet] = &[LabelSet { name: "target", values: &[] }];
+const TARGET_OUTCOME: &[LabelSet] = &[LabelSet { name: "target", values: &[] }, label::<CallOutcome>("outcome")];
+const TARGET_MODEL: &[LabelSet] = &[LabelSet { name: "target", values: &[] }, LabelSet { name: "model", values: &[] }];
+
 const MODEL_KIND: &[LabelSet] = &[
     LabelSet { name: "model", values: &[] },
     LabelSet { name: "cache_namespace", values: &[] },
@@ -155,6 +159,14 @@ catalogue! {
         "Embeddings calls to the upstream under way.");
     UPSTREAM_QUEUED_INPUTS: gauge("vecho_upstream_queued_inputs", &[],
         "Inputs that wait for a permit to call the upstream.");
+    TARGET_CALLS: counter("vecho_target_calls_total", TARGET_OUTCOME,
+        "Embeddings calls to each of several targets, each attempt counted, by how they ended.");
+    TARGET_MOVES: counter("vecho_target_moves_total", TARGET,
+        "Embeddings calls that left a target for another one because it failed or limits the rate.");
+    TARGET_BREAKER: gauge("vecho_target_breaker_state", TARGET,
+        "The breaker in front of each target: 0 closed, 1 half-open, 2 open.");
+    TARGET_DISAGREES: gauge("vecho_target_disagrees", TARGET_MODEL,
+        "1 if a target gave other vectors for vecho's own texts than the others, else 0; beyond 64 models under other.");
     INCIDENTS: counter("vecho_incidents_total", &[],
         "Incidents: times during which requests found the upstream unavailable.");
     INCIDENT_ACTIVE: gauge("vecho_incident_active", &[],

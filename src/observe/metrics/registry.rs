@@ -18,6 +18,7 @@ use super::process::ProcessMetrics;
 use super::requests::RequestMetrics;
 use super::savings::UsageAccounts;
 use super::status::StatusMetrics;
+use super::targets::TargetMetrics;
 use super::tiers::TierMetrics;
 use super::traces::TraceMetrics;
 use super::upstream::UpstreamMetrics;
@@ -36,6 +37,8 @@ pub struct Metrics {
     pub budget: BudgetMetrics,
     /// Calls to the upstream.
     pub upstream: UpstreamMetrics,
+    /// Calls to each of several targets.
+    pub targets: TargetMetrics,
     /// Size and state of each tier.
     pub tiers: TierMetrics,
     /// Events of the cache as a whole.
@@ -75,6 +78,7 @@ impl Metrics {
             usage: UsageMetrics::new(&registrar),
             budget: BudgetMetrics::new(&registrar),
             upstream: UpstreamMetrics::new(&registrar),
+            targets: TargetMetrics::new(&registrar),
             tiers: TierMetrics::new(&registrar),
             cache: CacheMetrics::new(&registrar),
             watch: WatchMetrics::new(&registrar),

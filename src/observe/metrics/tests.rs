@@ -17,6 +17,8 @@ fn values(text: &str, series: &str) -> Option<f64> {
 fn a_scrape_holds_the_catalogue_and_nothing_else() {
     let metrics = Metrics::new("1.2.3");
     metrics.accounts().of("a model", "", "a model");
+    metrics.targets.begin(&["a"]);
+    metrics.targets.compared(0, "a model", true);
     metrics.watch.checked(WatchResult::Same, "a model", 0.0);
     let text = metrics.render().1;
     let shown: BTreeSet<String> =

@@ -137,7 +137,8 @@ impl BreakerMetrics {
         self.state.set(state.value());
     }
 
-    pub(super) fn state(&self) -> BreakerState {
+    /// Returns the state.
+    pub fn state(&self) -> BreakerState {
         BreakerState::from_value(self.state.get())
     }
 }

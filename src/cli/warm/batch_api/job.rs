@@ -152,7 +152,7 @@ impl<'a> JobCommand<'a> {
             caller: self.caller.clone(),
             target: &self.target,
             state_file: self.state_file,
-            endpoint: (self.dialect.endpoint, self.is_f32()?),
+            endpoint: (self.dialect.endpoint, self.is_f32()),
             excluded,
         };
         let plan = progress.alongside(Box::pin(planner.plan(inputs, &progress))).await?;
@@ -239,7 +239,7 @@ impl<'a> JobCommand<'a> {
             caller: self.caller.clone(),
             progress: &progress,
             poll,
-            is_f32: self.is_f32()?,
+            is_f32: self.is_f32(),
             keeps_files,
             is_quiet: self.options.quiet,
             shown: 0,
@@ -286,8 +286,8 @@ impl<'a> JobCommand<'a> {
         failure(state.failed.len() as u64, unreadable).map_or(Ok(()), Err)
     }
 
-    fn is_f32(&self) -> Result<bool, CommandError> {
-        Ok(speaks_f32(&self.config.upstream.target, &self.dialect.uri("/embeddings", &[])?))
+    fn is_f32(&self) -> bool {
+        speaks_f32(&self.config)
     }
 }
 

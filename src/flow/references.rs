@@ -1,0 +1,58 @@
+//! References of targets that outlive the process: records under keys of the model, in the tiers below memory.
+
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+
+use crate::cache::{Record, Stack, Times};
+use crate::key::Key;
+use crate::learned::ModelIdentity;
+use crate::process::clock::Clock;
+use crate::upstream::{Reference, References, UnreadReferences, canary_keys};
+use crate::vector::packed::{Codec, Packed};
+
+/// Time for which a reference is kept: ten years.
+const KEPT_FOR_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
+
+/// References in the tiers below memory.
+pub struct StoredReferences {
+    /// The tiers.
+    pub tiers: Arc<Stack>,
+    /// Wall clock.
+    pub clock: Clock,
+}
+
+impl References for StoredReferences {
+    fn find(&self, model: Key) -> BoxFuture<'_, Result<Option<Reference>, UnreadReferences>> {
+        Box::pin(async move {
+            let records = self.tiers.newest_below(&canary_keys(&model)).await;
+            match reference_of(records) {
+                Some(reference) => Ok(Some(reference)),
+                None if self.tiers.are_up() => Ok(None),
+                None => Err(UnreadReferences),
+            }
+        })
+    }
+
+    fn keep(&self, model: Key, asked_model: &str, reference: &Reference) {
+        let created_ms = self.clock.now_ms();
+        // Entries of the model may be stored at any later time, and a restart compares their targets with this.
+        let until_ms = created_ms.saturating_add(KEPT_FOR_MS);
+        let times = Times { created_ms, fresh_until_ms: until_ms, stale_until_ms: until_ms };
+        for (key, vector) in canary_keys(&model).into_iter().zip(&reference.vectors) {
+            let identity =
+                ModelIdentity { model: Arc::clone(&reference.model), dimension: vector.dimension(), revision: 0 };
+            let record = Record::new(Packed::pack(vector, Codec::Lossless), identity, times, None);
+            self.tiers.keep_below(key, &record.asked_as(&Arc::from(asked_model)), self.tiers.generation());
+        }
+    }
+}
+
+fn reference_of(records: Vec<Option<Record>>) -> Option<Reference> {
+    let records: Vec<Record> = records.into_iter().collect::<Option<_>>()?;
+    let first = records.first()?.identity.clone();
+    // Two replicas may have written at the same time, each a part.
+    let is_one = records.iter().all(|record| record.identity == first);
+    let vectors = records.iter().map(|record| record.vector.unpack()).collect();
+    is_one.then_some(Reference { model: first.model, vectors })
+}

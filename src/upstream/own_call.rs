@@ -1,0 +1,47 @@
+//! A call of vecho's own, such as one for the texts that targets are compared by.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::breaker::HostFault;
+use super::call::Call;
+use super::call_executor::{CallExecutor, outcome_of, read_reply};
+use super::{Class, Failure, LaneProperties, Outage, UnavailableReason};
+use crate::observe::traces::TraceContext;
+use crate::wire::ReadAnswer;
+
+/// Longest time of a call of vecho's own. A request waits for it.
+const OWN_CALL: Duration = Duration::from_secs(20);
+
+/// Id of these calls among the requests that failed.
+const OWN_REQUEST: u64 = 0;
+
+impl CallExecutor {
+    /// Makes a call of vecho's own once, without a retry.
+    pub(super) async fn ask(&self, properties: &LaneProperties, call: &Call<'_>) -> Result<ReadAnswer, Failure> {
+        let Some(pass) = self.breaker.pass() else { return Err(self.breaker_open()) };
+        let begun = Instant::now();
+        let posted = self.client.post(properties, call.body.clone(), TraceContext::NONE, call.reservation);
+        let result = match timeout_at(begun + OWN_CALL, posted).await {
+            Ok(Ok(reply)) => read_reply(properties, call, reply).await,
+            Ok(Err(failure)) => Err(failure),
+            Err(_) => {
+                Err(Failure::unavailable(UnavailableReason::Status, "no answer to a call of vecho's own in time"))
+            }
+        };
+        self.count(outcome_of(&result), begun.elapsed(), call);
+        match &result {
+            Err(failure) if failure.class == Class::Unavailable(UnavailableReason::Connect) => {
+                let fault = HostFault { cause: &failure.detail, is_unreachable: true, requests: &[OWN_REQUEST] };
+                pass.failed(&self.live.load().breaker, &fault);
+            }
+            Err(Failure { class: Class::Unavailable(_), .. }) => drop(pass),
+            _ => pass.answered(),
+        }
+        result.map(|(answer, _)| answer).map_err(|failure| match failure.class {
+            Class::Unavailable(UnavailableReason::Connect) => failure.with_outage(Outage::Unreachable),
+            _ => failure,
+        })
+    }
+}

@@ -1,0 +1,155 @@
+//! What is known of each place for each model: whether its vectors agree with the reference, and whether it failed a
+//! moment ago.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::reference::{Reference, References};
+use crate::key::{Key, KeyMap};
+
+/// Maximum number of models. Those beyond it are served by the first target alone.
+const MAX_MODELS: usize = 4_096;
+
+/// A place whose vectors disagree is examined again after this time.
+const DISAGREEMENT: Duration = Duration::from_mins(10);
+
+/// Time for which a place gets no calls for a model after a failure; it doubles with each further one.
+const FIRST_HOLD: Duration = Duration::from_secs(1);
+const LONGEST_HOLD: Duration = Duration::from_secs(30);
+
+/// The models, with what is known of each place.
+pub(super) struct Gate {
+    models: Mutex<KeyMap<Arc<ModelGate>>>,
+    pub(super) references: Option<Arc<dyn References>>,
+    places: usize,
+}
+
+/// One model at all places.
+pub(super) struct ModelGate {
+    /// Held while a place is examined, so that one place gives the reference and all others are compared with it.
+    pub(super) examining: tokio::sync::Mutex<()>,
+    state: Mutex<ModelState>,
+}
+
+struct ModelState {
+    reference: Option<Arc<Reference>>,
+    places: Vec<Standing>,
+}
+
+/// What is known of one place for one model.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Standing {
+    verdict: Agreement,
+    /// Time at which the verdict has to be confirmed.
+    until: Option<Instant>,
+    hold: Option<PlaceHold>,
+}
+
+/// Result of the comparison with the reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Agreement {
+    /// There was none.
+    Unknown,
+    /// The vectors are the same.
+    Agrees,
+    /// The vectors are others.
+    Disagrees,
+}
+
+/// Time without calls after a failure.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PlaceHold {
+    pub(super) until: Instant,
+    /// True if the place limits the rate of calls, so an earlier one would be refused.
+    pub(super) is_throttled: bool,
+    next: Duration,
+}
+
+impl Standing {
+    /// Returns the verdict as it is now.
+    pub(super) fn verdict(&self, now: Instant) -> Agreement {
+        if self.until.is_some_and(|until| now >= until) { Agreement::Unknown } else { self.verdict }
+    }
+
+    /// Returns the hold, if it lasts.
+    pub(super) fn hold(&self, now: Instant) -> Option<PlaceHold> {
+        self.hold.filter(|hold| now < hold.until)
+    }
+}
+
+impl Gate {
+    pub(super) fn new(places: usize, references: Option<Arc<dyn References>>) -> Self {
+        Self { models: Mutex::default(), references, places }
+    }
+
+    /// Returns the state of a model, or `None` if there are too many models.
+    pub(super) fn of(&self, model: Key) -> Option<Arc<ModelGate>> {
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = models.get(&model) {
+            return Some(Arc::clone(known));
+        }
+        if models.len() >= MAX_MODELS {
+            return None;
+        }
+        let unknown = Standing { verdict: Agreement::Unknown, until: None, hold: None };
+        let state = ModelState { reference: None, places: vec![unknown; self.places] };
+        let gate = Arc::new(ModelGate { examining: tokio::sync::Mutex::default(), state: Mutex::new(state) });
+        models.insert(model, Arc::clone(&gate));
+        Some(gate)
+    }
+
+    /// Returns the state of a model without creating it.
+    pub(super) fn find(&self, model: &Key) -> Option<Arc<ModelGate>> {
+        self.models.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()
+    }
+}
+
+impl ModelGate {
+    /// Returns what is known of each place.
+    pub(super) fn standings(&self) -> Vec<Standing> {
+        self.state().places.clone()
+    }
+
+    /// Returns the vectors to compare with.
+    pub(super) fn reference(&self) -> Option<Arc<Reference>> {
+        self.state().reference.clone()
+    }
+
+    /// Replaces the vectors to compare with.
+    pub(super) fn set_reference(&self, reference: Reference) -> Arc<Reference> {
+        let reference = Arc::new(reference);
+        self.state().reference = Some(Arc::clone(&reference));
+        reference
+    }
+
+    /// Notes a verdict, which is confirmed after `every`, if that is set.
+    pub(super) fn judge(&self, place: usize, agrees: bool, every: Option<Duration>) {
+        let now = Instant::now();
+        let standing = &mut self.state().places[place];
+        let (verdict, until) = if agrees {
+            (Agreement::Agrees, every.map(|every| now + every))
+        } else {
+            (Agreement::Disagrees, Some(now + DISAGREEMENT))
+        };
+        (standing.verdict, standing.until) = (verdict, until);
+    }
+
+    /// Notes a failure. A place that limits the rate is left alone for the time that it asks for.
+    pub(super) fn hold(&self, place: usize, asked: Option<Duration>, is_throttled: bool) {
+        let standing = &mut self.state().places[place];
+        let wait = standing.hold.map_or(FIRST_HOLD, |hold| hold.next);
+        let until = Instant::now() + asked.unwrap_or(wait);
+        standing.hold = Some(PlaceHold { until, is_throttled, next: (2 * wait).min(LONGEST_HOLD) });
+    }
+
+    /// Notes an answer.
+    pub(super) fn answered(&self, place: usize) {
+        self.state().places[place].hold = None;
+    }
+
+    fn state(&self) -> MutexGuard<'_, ModelState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

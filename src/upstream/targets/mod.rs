@@ -1,0 +1,14 @@
+//! Several places that serve the same models: the choice among them, and the proof that their vectors agree.
+
+mod budget;
+mod canary;
+mod examine;
+mod gate;
+mod place;
+mod reference;
+mod router;
+
+pub use canary::{CANARY_TEXTS, canary_keys};
+pub use place::TargetPlace;
+pub use reference::{Reference, References, UnreadReferences};
+pub use router::{PlaceReport, Router};

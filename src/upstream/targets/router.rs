@@ -1,0 +1,335 @@
+//! Chooses a place for each call, and moves on to another one if it fails.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::Uri;
+use tokio::time::Instant;
+
+use super::gate::{Agreement, Gate, ModelGate, PlaceHold, Standing};
+use super::place::{TargetPlace, rebased};
+use super::reference::References;
+use crate::config::{Config, Live};
+use crate::key::Key;
+use crate::observe::logs::{Throttled, shorten_for_log};
+use crate::observe::metrics::{BreakerState, Metrics};
+use crate::upstream::answered::{Answered, CallInfo};
+use crate::upstream::call::Call;
+use crate::upstream::call_executor::CallExecutor;
+use crate::upstream::permit::CallPermit;
+use crate::upstream::piece::Piece;
+use crate::upstream::{Class, Failure, LaneProperties, UnavailableReason};
+
+/// Pause before another look if every place has its maximum of calls in flight.
+const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+const REFUSES: &str = "a target refuses its key or does not know the model; the other targets serve its calls";
+
+/// Where calls are made: the upstream, or one of several targets.
+pub struct Router {
+    kind: RouterKind,
+}
+
+enum RouterKind {
+    /// With the base URL of the lanes' addresses and that of the calls, if they differ.
+    Single(Box<CallExecutor>, Option<(Uri, Uri)>),
+    Several(Box<Several>),
+}
+
+pub(super) struct Several {
+    pub(super) places: Vec<Arc<TargetPlace>>,
+    /// Base URL of the lanes' addresses: that of the first target, or `upstream.identity`.
+    pub(super) first: Uri,
+    pub(super) gate: Gate,
+    pub(super) live: Live,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) throttled: Throttled,
+}
+
+/// State of a target for one model, for operators.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlaceReport {
+    /// Name of the target.
+    pub name: Arc<str>,
+    /// What happens to calls for the model.
+    pub state: &'static str,
+}
+
+/// A call on its way to a place.
+pub(super) struct RoutedCall<'a> {
+    pub(super) properties: &'a LaneProperties,
+    pub(super) call: &'a Call<'a>,
+    pub(super) gate: Option<Arc<ModelGate>>,
+    /// Places that this call has tried.
+    tried: Vec<usize>,
+}
+
+/// The next step of a call.
+enum Next {
+    Go(Arc<TargetPlace>),
+    Examine(Arc<TargetPlace>),
+    Wait(Duration),
+    /// No place is left.
+    Nowhere,
+}
+
+impl Router {
+    /// Creates a router to one upstream.
+    pub fn single(executor: CallExecutor) -> Self {
+        Self { kind: RouterKind::Single(Box::new(executor), None) }
+    }
+
+    /// Creates a router to one upstream that is called at another base URL than that of the lanes' addresses.
+    pub fn moved(executor: CallExecutor, from: Uri, to: Uri) -> Self {
+        Self { kind: RouterKind::Single(Box::new(executor), Some((from, to))) }
+    }
+
+    /// Creates a router to several targets. Without `references`, those of the targets end with the process.
+    pub fn several(
+        places: Vec<TargetPlace>,
+        references: Option<Arc<dyn References>>,
+        live: Live,
+        (metrics, throttled): (Arc<Metrics>, Throttled),
+    ) -> Self {
+        let gate = Gate::new(places.len(), references);
+        let url = places.first().map_or_else(Uri::default, |place| place.target.url.clone());
+        let first = live.load().upstream.identity.clone().unwrap_or(url);
+        let places = places.into_iter().map(Arc::new).collect();
+        let several = Several { places, first, gate, live, metrics, throttled };
+        Self { kind: RouterKind::Several(Box::new(several)) }
+    }
+
+    /// Makes a call.
+    pub(in crate::upstream) async fn execute(
+        &self,
+        properties: &LaneProperties,
+        call: &Call<'_>,
+        permit: &mut CallPermit,
+    ) -> Result<Answered, Failure> {
+        match &self.kind {
+            RouterKind::Single(executor, None) => executor.execute(properties, call, permit).await,
+            RouterKind::Single(executor, Some((from, to))) => {
+                let uri = rebased(&properties.uri, from, to).map_err(too_long)?;
+                let there = LaneProperties { uri, ..properties.clone() };
+                Box::pin(executor.execute(&there, call, permit)).await
+            }
+            RouterKind::Several(several) => {
+                let gate = several.gate.of(properties.model);
+                let request = RoutedCall { properties, call, gate, tried: Vec::new() };
+                Box::pin(several.execute(request, permit)).await
+            }
+        }
+    }
+
+    /// Returns true if the host or the space counts as unavailable everywhere, so vecho makes no calls of its own.
+    pub(in crate::upstream) fn is_unavailable(&self, properties: &LaneProperties, config: &Config) -> bool {
+        let is_down = |executor: &CallExecutor, properties: &LaneProperties| {
+            executor.breaker.state() != BreakerState::Closed || executor.is_failing(properties, config)
+        };
+        match &self.kind {
+            RouterKind::Single(executor, _) => is_down(executor, properties),
+            RouterKind::Several(several) => several.places.iter().all(|place| {
+                let there = place.properties(properties, (&several.first, None));
+                there.is_ok_and(|there| is_down(&place.executor, &there))
+            }),
+        }
+    }
+
+    /// Returns the number of different requests for a model that failed since its last answer.
+    pub fn failures(&self, model: &Key) -> u32 {
+        match &self.kind {
+            RouterKind::Single(executor, _) => executor.health().failures(model),
+            RouterKind::Several(several) => {
+                let failures = several.places.iter().map(|place| place.executor.health().failures(&place.key(model)));
+                failures.min().unwrap_or(0)
+            }
+        }
+    }
+
+    /// Returns the state of each target for a model. There is none without targets.
+    pub fn reports(&self, model: &Key, named: &str) -> Vec<PlaceReport> {
+        let RouterKind::Several(several) = &self.kind else { return Vec::new() };
+        let (now, standings) = (Instant::now(), several.gate.find(model).map(|gate| gate.standings()));
+        let report = |place: &Arc<TargetPlace>| {
+            let standing = standings.as_ref().map(|standings| standings[place.index]);
+            PlaceReport { name: Arc::clone(&place.target.name), state: state_of(place, named, standing, now) }
+        };
+        several.places.iter().map(report).collect()
+    }
+}
+
+fn state_of(place: &TargetPlace, model: &str, standing: Option<Standing>, now: Instant) -> &'static str {
+    let hold = standing.and_then(|standing| standing.hold(now));
+    match (standing.map_or(Agreement::Unknown, |standing| standing.verdict(now)), hold) {
+        _ if !place.serves(model) => "does not serve the model",
+        (Agreement::Disagrees, _) => "gives other vectors",
+        (_, Some(PlaceHold { is_throttled: true, .. })) => "limits the rate",
+        (_, Some(_)) => "failed a moment ago",
+        (Agreement::Unknown, None) => "not yet compared",
+        (Agreement::Agrees, None) => "serves",
+    }
+}
+
+impl Several {
+    async fn execute(&self, mut request: RoutedCall<'_>, permit: &mut CallPermit) -> Result<Answered, Failure> {
+        let deadline = request.call.deadlines().into_iter().max().unwrap_or_else(Instant::now);
+        let mut last: Option<Failure> = None;
+        loop {
+            match self.next(&request, deadline) {
+                Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
+                Next::Wait(wait) => {
+                    // As for the wait before a retry: it holds neither memory nor a permit.
+                    request.call.reservation.give_up();
+                    if !permit.pause(wait, deadline).await {
+                        return Err(last.unwrap_or_else(no_target));
+                    }
+                    request.call.reservation.take_again().await;
+                }
+                Next::Examine(place) => {
+                    if let Err(failure) = self.examine(&place, &request).await {
+                        self.left(&place, &mut request, &failure);
+                        last = Some(worse(last, failure));
+                    }
+                }
+                Next::Go(place) => match self.call(&place, &request, permit).await {
+                    Ok(answered) => return Ok(answered),
+                    Err(failure) if !moves_on(&failure) => return Err(failure),
+                    Err(failure) => {
+                        self.left(&place, &mut request, &failure);
+                        last = Some(worse(last, failure));
+                    }
+                },
+            }
+        }
+    }
+
+    /// Makes the call at a place. While others are left, a place gets one attempt.
+    async fn call(
+        &self,
+        place: &Arc<TargetPlace>,
+        request: &RoutedCall<'_>,
+        permit: &mut CallPermit,
+    ) -> Result<Answered, Failure> {
+        let reference = request.gate.as_ref().and_then(|gate| gate.reference());
+        let dimension = reference.as_ref().map(|reference| reference.dimension());
+        let there = place.properties(request.properties, (&self.first, dimension)).map_err(too_long)?;
+        let is_renamed = there.space.model != request.properties.space.model;
+        let body = if is_renamed { (request.call.written)(&there.space) } else { request.call.body.clone() };
+        let has_other = self.open(request).any(|other| other.index != place.index);
+        let attempts = if has_other { 1 } else { request.call.attempts };
+        let call = Call { body, attempts, ..*request.call };
+        place.budget.take(tokens_of(&call));
+        let _under_way = place.enter();
+        let mut answered = place.executor.execute(&there, &call, permit).await?;
+        if let Some(gate) = &request.gate {
+            gate.answered(place.index);
+        }
+        // All targets of a model have one name for it, or each change of the target would look like a new model.
+        if let (Some(info), Some(reference)) = (Arc::get_mut(&mut answered.call), reference) {
+            let CallInfo { model, .. } = info;
+            *model = Some(reference.model.to_string());
+        }
+        Ok(answered)
+    }
+
+    /// Notes that a call leaves a place.
+    fn left(&self, place: &Arc<TargetPlace>, request: &mut RoutedCall<'_>, failure: &Failure) {
+        request.tried.push(place.index);
+        self.metrics.targets.left(place.index);
+        if let Some(gate) = &request.gate {
+            gate.hold(place.index, failure.retry_after(), failure.class == Class::Throttled);
+        }
+        if failure.class == Class::Refused && self.throttled.admits(REFUSES) {
+            let (target, model) = (&*place.target.name, request.properties.space.model_name());
+            let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
+            tracing::error!(target, model = &*shorten_for_log(model), status, "{REFUSES}");
+        }
+    }
+
+    /// Returns the places that a call may still try.
+    fn open<'s>(&'s self, request: &'s RoutedCall<'_>) -> impl Iterator<Item = &'s Arc<TargetPlace>> {
+        let model = request.properties.space.model_name();
+        // Without a place in the table of models, nothing is known of the vectors of other targets.
+        let most = if request.gate.is_some() { usize::MAX } else { 1 };
+        let serving = self.places.iter().filter(move |place| place.serves(model)).take(most);
+        serving.filter(|place| !request.tried.contains(&place.index))
+    }
+
+    fn next(&self, request: &RoutedCall<'_>, deadline: Instant) -> Next {
+        let Some(gate) = &request.gate else {
+            return self.open(request).next().map_or(Next::Nowhere, |place| Next::Go(Arc::clone(place)));
+        };
+        let (now, standings, tokens) = (Instant::now(), gate.standings(), tokens_of(request.call));
+        let is_usable = |place: &&Arc<TargetPlace>| standings[place.index].verdict(now) != Agreement::Disagrees;
+        let usable: Vec<&Arc<TargetPlace>> = self.open(request).filter(is_usable).collect();
+        let hold = |place: &Arc<TargetPlace>| standings[place.index].hold(now);
+        let ready: Vec<&Arc<TargetPlace>> = usable.iter().copied().filter(|place| hold(place).is_none()).collect();
+        let wait = |place: &Arc<TargetPlace>| {
+            let room = if place.has_room() { Duration::ZERO } else { NO_ROOM_PAUSE };
+            place.budget.wait(tokens).max(room)
+        };
+        let least = |places: Vec<&Arc<TargetPlace>>| {
+            places.into_iter().min_by(|one, other| one.load().total_cmp(&other.load())).cloned()
+        };
+        let free = ready.iter().copied().filter(|place| wait(place).is_zero()).collect();
+        let chosen = match (least(free), ready.iter().map(|place| wait(place)).min()) {
+            (Some(free), _) => free,
+            (None, Some(shortest)) if now + shortest < deadline => return Next::Wait(shortest),
+            // The budget would outlast the request, so the service decides.
+            (None, Some(_)) => least(ready).expect("there is one"),
+            (None, None) => {
+                let held = usable.into_iter().filter_map(|place| Some((place, hold(place)?)));
+                match held.min_by_key(|(_, hold)| hold.until) {
+                    None => return Next::Nowhere,
+                    Some((_, hold)) if hold.is_throttled && hold.until < deadline => {
+                        return Next::Wait(hold.until - now);
+                    }
+                    Some((place, _)) => Arc::clone(place),
+                }
+            }
+        };
+        match standings[chosen.index].verdict(now) {
+            Agreement::Agrees => Next::Go(chosen),
+            Agreement::Unknown | Agreement::Disagrees => Next::Examine(chosen),
+        }
+    }
+}
+
+/// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
+/// of the target's own key, or of its models, is not.
+fn moves_on(failure: &Failure) -> bool {
+    let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
+    match failure.class {
+        Class::Throttled => true,
+        Class::Refused => matches!(status, 401 | 403 | 404),
+        Class::InvalidAnswer(..) => false,
+        Class::Unavailable(reason) => !matches!(
+            reason,
+            UnavailableReason::Timeout
+                | UnavailableReason::MergeTimeout
+                | UnavailableReason::Expired
+                | UnavailableReason::Stopping
+        ),
+    }
+}
+
+/// Returns the failure that says more of the request: an answer before an outage.
+fn worse(last: Option<Failure>, failure: Failure) -> Failure {
+    match last {
+        Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
+        _ => failure,
+    }
+}
+
+fn tokens_of(call: &Call<'_>) -> usize {
+    call.batch.iter().map(|piece: &Piece| piece.load().tokens).sum()
+}
+
+fn no_target() -> Failure {
+    let detail = "no target serves this model at present; `explain` on the ops port gives the state of each";
+    Failure::unavailable(UnavailableReason::Status, detail)
+}
+
+pub(super) fn too_long(error: crate::upstream::UriTooLong) -> Failure {
+    Failure::unavailable(UnavailableReason::Status, error.to_string())
+}
