@@ -56,7 +56,7 @@ impl SpendAmount {
     }
 }
 
-/// Reads the form of [`SpendAmount::to_text`].
+/// Reads both numbers as `to_text` writes them.
 impl FromStr for SpendAmount {
     type Err = ();
 

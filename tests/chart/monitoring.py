@@ -63,6 +63,8 @@ def every_referenced_metric_exists():
 
 def every_referenced_metric_is_scraped():
     addresses = {"VECHO_LISTEN": "127.0.0.1:0", "VECHO_ADMIN_LISTEN": "127.0.0.1:0", "VECHO_UPSTREAM_URL": "mock:"}
+    # The series of budgets exist for those that are set.
+    addresses["VECHO_BUDGET_TOKENS_PER_DAY"] = "1000000"
     with started([BINARY], addresses) as (_, public, admin):
         embed(public)
         _, text = get(f"http://{admin}/metrics")

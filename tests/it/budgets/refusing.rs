@@ -129,6 +129,18 @@ async fn a_smaller_request_is_answered_after_a_larger_one_was_refused() {
     assert_eq!(small.await.expect("it ends").status, 200);
 }
 
+/// The first count of tokens loads tables, so the smaller request joins the larger one before that is refused.
+#[tokio::test]
+async fn a_smaller_request_that_joined_a_refused_one_is_answered() {
+    let front = Front::with(&[("budget.tokens_per_day", "12")]).await;
+    let large = json!({"model": SMALL, "input": ["alpha", super::text_of_tokens("beta", 30)], "dimensions": 8});
+    let small = json!({"model": SMALL, "input": "alpha", "dimensions": 8});
+    let (large, small) = tokio::join!(front.ask(&large), front.ask(&small));
+    assert_refused(&large);
+    assert_eq!(small.status, 200, "{small:?}");
+    assert_eq!(front.calls(), 1);
+}
+
 #[tokio::test]
 async fn a_namespace_has_its_own_budget_within_the_whole() {
     let stub = Stub::start();

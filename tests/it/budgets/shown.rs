@@ -73,6 +73,8 @@ async fn the_log_has_one_line_at_80_percent_and_one_when_the_budget_is_spent() {
     for n in 0..10 {
         assert_eq!(embed(&format!("large {n}"), 50).await, 429);
     }
+    // A request has found too little left, although 15 tokens are.
+    vecho.logged("a budget is spent: inputs").await;
     assert_eq!(embed("four", 15).await, 200);
     let log = vecho.stop().log;
     assert_eq!(log.matches("most of a budget is spent").count(), 1, "{log}");
