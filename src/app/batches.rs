@@ -3,7 +3,7 @@
 //! A vector of a job gets the same key as a live request for its text. The same functions as for live requests
 //! therefore read keys and answers, with the same checks.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::ops::ControlFlow;
@@ -152,7 +152,7 @@ impl BatchFiles {
         let counts = Arc::new(Mutex::new(BatchCounts::default()));
         let shared = Arc::clone(&counts);
         let pieces = file_of(move |file| {
-            let mut reading = Reading { files: self, key_settings, lengths: HashMap::new() };
+            let mut reading = Reading { files: self, key_settings, lengths: HashMap::new(), answered: HashSet::new() };
             let read = reading.write(file, &report, &shared);
             read.unwrap_or_else(|error| {
                 report(0, &error.to_string());
@@ -201,6 +201,8 @@ struct Reading {
     key_settings: KeySettings,
     /// Vector lengths by space, proven by answers with decimal numbers.
     lengths: HashMap<Key, usize>,
+    /// Offsets of the requests with an answer so far.
+    answered: HashSet<u64>,
 }
 
 impl Reading {
@@ -250,6 +252,10 @@ impl Reading {
             Some(None) => return Ok(Err("several requests have its custom_id".to_owned())),
             None => return Ok(Err("no request has its custom_id".to_owned())),
         };
+        // Two answers to one request may differ, and nothing tells which of them is right. The first one counts.
+        if !self.answered.insert(offset) {
+            return Ok(Err("an earlier line has its custom_id".to_owned()));
+        }
         let bytes = line_at(requests, offset)?;
         Ok(serde_json::from_slice::<RequestLine<'_>>(&bytes)
             .map_err(|_| "its request changed meanwhile".to_owned())

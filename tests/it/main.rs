@@ -27,6 +27,7 @@ mod disk;
 mod doctor;
 mod documentation;
 mod drift;
+mod edges;
 mod encodings;
 mod failures;
 mod fairness;
