@@ -19,7 +19,6 @@ use crate::process::governor::Governor;
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
 use crate::spend::SpendGuard;
-use crate::upstream::Breaker;
 
 /// Handles of everything that the ops port reaches. Cheap to clone.
 #[derive(Clone)]

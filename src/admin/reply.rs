@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS};
+use http::header::{
+    ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER, X_CONTENT_TYPE_OPTIONS,
+};
 use http::{Response, StatusCode};
 use http_body::Frame;
 use http_body_util::combinators::UnsyncBoxBody;
@@ -151,6 +153,10 @@ impl Refusal {
         let mut reply = json(self.status(), &json!({ "error": error }));
         if let Self::WrongMethod { allow, .. } = self {
             reply.headers_mut().insert(ALLOW, HeaderValue::from_static(allow));
+        }
+        if matches!(self, Self::BodyTooLarge { .. } | Self::BodyTimeout { .. } | Self::BodyCut) {
+            // The rest of the body is not read, so the connection closes. HTTP/2 leaves the header out.
+            reply.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if matches!(self, Self::TooManyStreams | Self::InputsUnmeasured) {
             reply.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("5"));

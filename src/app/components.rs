@@ -28,7 +28,7 @@ use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
 use crate::spend::{BudgetReport, SpendGuard, SpendKeeper};
-use crate::upstream::{Batcher, Breaker, CallExecutor, UpstreamClient};
+use crate::upstream::{Batcher, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.

@@ -16,6 +16,9 @@ use crate::vector::{COMPONENT_BYTES, WATERMARK_COMPONENTS, is_marked};
 /// Longest line. A response with thousands of long vectors is shorter.
 const MAX_LINE_BYTES: usize = 1 << 28;
 
+/// Numbers that JSON does not have. The longest name comes before its part.
+const NO_NUMBERS: [&[u8]; 3] = [b"-Infinity", b"Infinity", b"NaN"];
+
 /// Maximum nesting that is searched.
 const MAX_DEPTH: usize = 8;
 
@@ -97,7 +100,7 @@ fn open(path: &Path) -> io::Result<Box<dyn BufRead>> {
 fn search(file: impl BufRead, path: &Path, (findings, out): (&mut Findings, &mut dyn Write)) -> io::Result<bool> {
     let mut lines = NumberedLines::new(file, MAX_LINE_BYTES);
     while let Some(line) = lines.next_line()? {
-        let json = line.bytes.and_then(|bytes| serde_json::from_slice::<Value>(&bytes).ok());
+        let json = line.bytes.and_then(|bytes| parse(&bytes));
         let Some(json) = json else {
             findings.faulty += 1;
             continue;
@@ -115,18 +118,51 @@ fn search(file: impl BufRead, path: &Path, (findings, out): (&mut Findings, &mut
     Ok(true)
 }
 
-/// Counts the vectors in a value: lists of numbers, such lists as texts, and texts that are base64 of f32.
+/// Parses a line. Python's library writes NaN and infinite numbers, which are no JSON. They become null.
+fn parse(line: &[u8]) -> Option<Value> {
+    serde_json::from_slice(line).or_else(|_| serde_json::from_slice(&without_nan(line))).ok()
+}
+
+/// Replaces `NaN`, `Infinity` and `-Infinity` outside of texts by `null`.
+fn without_nan(line: &[u8]) -> Vec<u8> {
+    let (mut plain, mut rest, mut in_text) = (Vec::with_capacity(line.len()), line, false);
+    while let [first, after @ ..] = rest {
+        let found = NO_NUMBERS.iter().find(|name| !in_text && rest.starts_with(name));
+        if let Some(name) = found {
+            plain.extend_from_slice(b"null");
+            rest = &rest[name.len()..];
+            continue;
+        }
+        plain.push(*first);
+        rest = after;
+        match (first, after) {
+            (b'"', _) => in_text = !in_text,
+            // The escaped byte does not end the text.
+            (b'\\', [escaped, after @ ..]) if in_text => {
+                plain.push(*escaped);
+                rest = after;
+            }
+            _ => {}
+        }
+    }
+    plain
+}
+
+/// Counts the vectors in a value: lists of numbers, such lists as texts, and texts that are base64 of f32 or f64.
 fn count(value: &Value, depth: usize, findings: &mut Findings) {
-    let components = match value {
-        Value::Array(items) => items.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>(),
+    let readings = match value {
+        Value::Array(items) => numbers(items).into_iter().collect(),
         // A vector type of PostgreSQL is exported as such a text.
-        Value::String(text) if text.starts_with('[') => serde_json::from_str(text).ok(),
+        Value::String(text) if text.starts_with('[') => match parse(text.as_bytes()) {
+            Some(Value::Array(items)) => numbers(&items).into_iter().collect(),
+            _ => Vec::new(),
+        },
         Value::String(text) => from_base64(text),
-        _ => None,
+        _ => Vec::new(),
     };
-    if let Some(components) = components.filter(|components| components.len() >= WATERMARK_COMPONENTS) {
+    if readings.iter().any(|components| components.len() >= WATERMARK_COMPONENTS) {
         findings.vectors += 1;
-        findings.mocks += u64::from(is_marked(&components));
+        findings.mocks += u64::from(readings.iter().any(|components| is_marked(components)));
         return;
     }
     match value {
@@ -136,11 +172,26 @@ fn count(value: &Value, depth: usize, findings: &mut Findings) {
     }
 }
 
-/// Decodes a text that may be a vector in base64, as `encoding_format` of the API has it. A text that only looks so
-/// decodes to numbers without the watermark.
-fn from_base64(text: &str) -> Option<Vec<f64>> {
+/// Returns the numbers of a list. A null among numbers stands for one that is not finite.
+fn numbers(items: &[Value]) -> Option<Vec<f64>> {
+    let is_vector = items.iter().any(Value::is_number);
+    let number = |item: &Value| if item.is_null() { Some(f64::NAN) } else { item.as_f64() };
+    is_vector.then(|| items.iter().map(number).collect())?
+}
+
+/// Decodes a text that may be a vector in base64: of f32, as `encoding_format` of the API has it, or of f64, as some
+/// servers and stores write it. A text that only looks so decodes to numbers without the watermark.
+fn from_base64(text: &str) -> Vec<Vec<f64>> {
     let is_long = text.len() * 3 / 4 >= WATERMARK_COMPONENTS * COMPONENT_BYTES;
-    let bytes = is_long.then(|| base64_simd::STANDARD.decode_to_vec(text).ok())??;
-    let (components, rest) = bytes.as_chunks::<COMPONENT_BYTES>();
-    rest.is_empty().then(|| components.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect())
+    let bytes = is_long.then(|| base64_simd::STANDARD.decode_to_vec(text).ok()).flatten().unwrap_or_default();
+    let (singles, rest) = bytes.as_chunks::<COMPONENT_BYTES>();
+    let mut readings = Vec::new();
+    if rest.is_empty() {
+        readings.push(singles.iter().map(|bytes| f64::from(f32::from_le_bytes(*bytes))).collect());
+    }
+    let (doubles, rest) = bytes.as_chunks::<{ size_of::<f64>() }>();
+    if rest.is_empty() {
+        readings.push(doubles.iter().map(|bytes| f64::from_le_bytes(*bytes)).collect());
+    }
+    readings
 }

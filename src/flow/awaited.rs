@@ -18,9 +18,8 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
 const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 /// Number of looks in the time of one call. On average a result is found a sixteenth of a call after it is stored.
 const LOOKS_PER_CALL: u32 = 8;
-/// Minimum of the pause for each fetch that the process waits for. So a process asks for about 2,000 keys per second at
-/// most.
-const PAUSE_PER_FETCH: Duration = Duration::from_micros(500);
+/// Minimum of the pause for each fetch that the process waits for. So a process asks for about 500 keys per second at most.
+const PAUSE_PER_FETCH: Duration = Duration::from_millis(2);
 
 /// Fetches of other replicas that this process waits for.
 #[derive(Debug, Default)]

@@ -73,10 +73,10 @@ fn pauses_follow_the_usual_call_then_the_wait_and_grow_with_the_load() {
     let pause =
         |awaited: &mut AwaitedFetches<u32>, waited_ms| awaited.pause(Duration::from_millis(waited_ms), 0.5).as_millis();
     assert_eq!([0, 100, 200, 400, 60_000].map(|waited| pause(&mut awaited, waited)), [25, 25, 25, 50, 500]);
-    awaited.note((0..1_000).map(|number| (9, lease(number))).collect());
-    assert_eq!(pause(&mut awaited, 0), 500, "half a millisecond for each");
-    let [least, most] = [0.0, 1.0].map(|jitter| awaited.pause(Duration::ZERO, jitter).as_micros());
-    assert!(least < 400_000 && most > 600_000, "{least} to {most}");
+    awaited.note((0..500).map(|number| (9, lease(number))).collect());
+    assert_eq!(pause(&mut awaited, 0), 1_002, "two milliseconds for each");
+    let [least, most] = [0.0, 1.0].map(|jitter| awaited.pause(Duration::ZERO, jitter).as_millis());
+    assert!(least < 800 && most > 1_200, "{least} to {most}");
     let mut unknown = none();
     unknown.note(vec![(1, ForeignLease::default())]);
     assert_eq!([0, 80, 800].map(|waited| pause(&mut unknown, waited)), [10, 10, 100]);
@@ -163,21 +163,21 @@ async fn a_hundred_replicas_that_wait_for_one_fetch_ask_rarely_and_learn_of_its_
 #[tokio::test(start_paused = true)]
 async fn the_questions_of_a_process_are_bounded_whatever_it_waits_for() {
     let end = Instant::now() + Duration::from_secs(5);
-    // Each of 20 requests waits for 100 fetches of their own.
+    // Each of 20 requests waits for 20 fetches of their own.
     let fetch = |number| (LeasedFetch { process: 1, number }, end);
-    let store = Store { keys: (0..2_000).map(fetch).collect(), asked: Mutex::default() };
+    let store = Store { keys: (0..400).map(fetch).collect(), asked: Mutex::default() };
     let table: Arc<AwaitedTable> = Arc::default();
     let waits = (0..20_usize).map(|request| {
-        let keys = (request * 100..request * 100 + 100).collect();
+        let keys = (request * 20..request * 20 + 20).collect();
         wait_for(&store, keys, (Arc::clone(&table), request as u64))
     });
     futures_util::future::join_all(waits).await;
     // The first look of each request asks for all of its keys.
     let first = store.asked.lock().expect("nobody panics").drain(..20).map(|(_, keys)| keys).sum::<usize>();
-    assert_eq!(first, 2_000);
+    assert_eq!(first, 400);
     let most = store.busiest_second();
     // The pauses of the first requests are shorter, because the process does not wait for all of the fetches yet.
-    assert!((1_000..=3_000).contains(&most), "{most} keys in one second");
+    assert!((250..=900).contains(&most), "{most} keys in one second");
 }
 
 #[tokio::test(start_paused = true)]

@@ -64,7 +64,7 @@ impl Fetch {
         let begun = Instant::now();
         let call_time = self.flow.batcher.recent_call_time(&self.lane);
         let mut awaited = AwaitedFetches::new(Arc::clone(&leases.awaited));
-        let (mut fetches, mut asked, mut has_waited) = (FuturesUnordered::new(), open, false);
+        let (mut fetches, mut ready, mut asked, mut has_waited) = (FuturesUnordered::new(), Open::new(), open, false);
         // Each round takes the free leases, starts to fetch their keys, and waits for the remaining keys.
         loop {
             let keys = self.keys_of(&asked);
@@ -72,14 +72,18 @@ impl Fetch {
             let replies = beside(&mut fetches, leases.store.take(&keys, call_time)).await;
             let Sorted { to_fetch, theirs, ends } = self.sort(&leases.store, asked, replies);
             if has_waited {
-                ends.into_iter().for_each(|end| self.flow.metrics.cache.lease_waits(end, 1));
+                for end in ends {
+                    self.flow.metrics.cache.lease_waits(end, 1);
+                }
             }
             has_waited = true;
-            fetches.push(self.fetch(to_fetch));
+            ready.extend(to_fetch);
             asked = awaited.note(theirs);
+            // The keys of one fetch are asked for in two rounds, and share a call if they are free.
             if !asked.is_empty() {
                 continue;
             }
+            fetches.push(self.fetch(std::mem::take(&mut ready)));
             if awaited.is_empty() {
                 break;
             }
@@ -91,7 +95,7 @@ impl Fetch {
                 fetches.push(self.fetch(late));
                 break;
             }
-            let pause = awaited.pause(waited, random::fraction()).min(longest_wait - waited);
+            let pause = awaited.pause(waited, random::fraction()).min(longest_wait.saturating_sub(waited));
             beside(&mut fetches, sleep(pause)).await;
             asked = awaited.asked();
         }

@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use super::admission::Admission;
 use super::fast_path::Received;
 use super::finished::Finished;
-use super::intake::{called_uri, path_model, read_origin, target_uri};
+use super::intake::{called_uri, read_origin};
 use super::labels::RequestLabels;
 use super::metering::{BypassCost, BypassMeter};
 use super::notes::{Notes, mark_bypass, mark_cut, tell_fallback};

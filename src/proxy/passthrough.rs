@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::admission::Admission;
 use super::finished::Finished;
-use super::intake::{called_uri, target_uri};
+use super::intake::called_uri;
 use super::metering::BypassCost;
 use super::traced::{forwarded, opened_as};
 use super::{Proxy, ReplyBody};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
-use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, Response, StatusCode};
 
 use super::ReplyBody;
@@ -174,7 +174,7 @@ impl Replies {
         };
         let message = format!("The request could not be read: {error}{limit}.");
         let body = envelope(&message, "invalid_request_error", None, Some(code));
-        Finished::new(self.error(status, body), Outcome::Rejected)
+        Finished::new(closing(self.error(status, body)), Outcome::Rejected)
     }
 
     /// Reports that a request could not be forwarded.
@@ -194,7 +194,10 @@ impl Replies {
             }
         };
         let message = format!("{error}.");
-        Finished::new(self.error(status, envelope(&message, kind, None, Some(code))), outcome)
+        let response = self.error(status, envelope(&message, kind, None, Some(code)));
+        // The rest of the body is not read.
+        let response = if outcome == Outcome::Rejected { closing(response) } else { response };
+        Finished::new(response, outcome)
     }
 
     /// Reports that the upstream address would be too long.
@@ -294,6 +297,13 @@ impl Replies {
         write_hex(mixed, &mut id[ID_BYTES - DIGITS..]);
         HeaderValue::from_bytes(&id).expect("hexadecimal digits must be a header value")
     }
+}
+
+/// Announces that the connection closes after a response, because the rest of the request's body is not read. HTTP/2
+/// leaves the header out.
+fn closing(mut response: Response<ReplyBody>) -> Response<ReplyBody> {
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
 }
 
 /// Number of hexadecimal digits of a `u64`.

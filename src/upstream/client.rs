@@ -64,7 +64,7 @@ impl UpstreamClient {
     }
 
     /// Creates a client for a target, by its place in the configuration. It has connections and a key of its own.
-    pub fn for_target(live: Live, target: usize) -> Result<Self, CertificateError> {
+    pub fn for_target(live: Live, target: usize) -> Result<Self, TlsError> {
         Ok(Self { target: Some(target), ..Self::http(live)? })
     }
 

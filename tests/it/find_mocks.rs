@@ -64,6 +64,30 @@ async fn the_command_finds_each_mock_and_no_real_vector() {
     assert_eq!((text(&none.stdout), none.status.code()), ("", Some(0)));
 }
 
+#[tokio::test]
+async fn mocks_in_base64_of_f64_and_beside_numbers_that_json_lacks_are_found() {
+    let (real, mocks) = vectors(&["one", "two words"]).await;
+    let doubles = |vector: &Value| {
+        let components = vector.as_array().expect("it has numbers").iter();
+        let bytes: Vec<u8> = components.flat_map(|number| number.as_f64().expect("a number").to_le_bytes()).collect();
+        base64_simd::STANDARD.encode_to_string(bytes)
+    };
+    let broken = real[0].to_string().replacen('[', "[NaN,", 1);
+    let lines = [
+        json!({"id": 1, "vector": doubles(&mocks[0])}).to_string(),
+        json!({"id": 2, "vector": doubles(&real[0])}).to_string(),
+        // Python writes numbers that are not finite in this way.
+        format!(r#"{{"id":3,"score":NaN,"low":-Infinity,"text":"\"NaN","vector":{}}}"#, mocks[1]),
+        format!(r#"{{"id":4,"score":Infinity,"vector":{}}}"#, real[1]),
+        format!(r#"{{"id":5,"vector":{broken}}}"#),
+        format!(r#"{{"id":6,"vector":"{}"}}"#, mocks[0].to_string().replacen('[', "[ ", 1)),
+    ];
+    let found = find(&lines.join("\n"), &["-"]);
+    assert_eq!((text(&found.stdout), text(&found.stderr)), ("-:1\t1\n-:3\t3\n-:6\t6\n", "3 of 6 vectors are mocks\n"));
+    let faulty = find(&format!("{}\n{{\"a\":NaNs}}\n{{\"a\":Nan}}", lines[1]), &["-"]);
+    assert!(text(&faulty.stderr).contains("2 lines without valid JSON"), "{}", text(&faulty.stderr));
+}
+
 #[test]
 fn files_without_vectors_are_refused_and_files_that_cannot_be_read_are_named() {
     let found = find("{\"id\":1}\nno json\n[1,2]\n", &["-"]);

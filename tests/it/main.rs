@@ -29,6 +29,7 @@ mod disk;
 mod doctor;
 mod documentation;
 mod drift;
+mod edges;
 mod egress;
 mod encodings;
 mod failures;

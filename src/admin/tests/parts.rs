@@ -29,7 +29,6 @@ use crate::process::governor::{Governor, Meter};
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
 use crate::spend::SpendGuard;
-use crate::upstream::Breaker;
 use crate::vector::Vector;
 
 pub(super) const MIB: u64 = 1 << 20;

@@ -1,5 +1,6 @@
 //! Reads the answers of a job and converts them to records.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader};
 use std::ops::ControlFlow;
@@ -98,9 +99,12 @@ impl Reading {
     ) -> io::Result<ControlFlow<()>> {
         let mut requests = File::open(&self.files.requests)?;
         let max_bytes = self.key_settings.config.upstream.max_answer_bytes;
+        // Two answers to one request may differ, and nothing tells which of them is right. The first one counts.
+        let mut answered = HashSet::new();
         let mut answers = NumberedLines::new(BufReader::new(File::open(&self.files.answers)?), max_bytes);
         while let Some(line) = answers.next_line()? {
-            let read = self.read_answer_line(line.bytes.as_deref(), &mut requests, &mut read)?;
+            let files = (&mut requests, &mut answered);
+            let read = self.read_answer_line(line.bytes.as_deref(), files, &mut read)?;
             if take(line.number, read).is_break() {
                 return Ok(ControlFlow::Break(()));
             }
@@ -109,11 +113,11 @@ impl Reading {
     }
 
     /// Reads one answer together with its request. The outer error ends the import, and an inner one concerns only this
-    /// line.
+    /// line. `requests` is the file of requests, and `answered` holds the offsets of those with an answer so far.
     fn read_answer_line<T>(
         &self,
         line: Option<&[u8]>,
-        requests: &mut File,
+        (requests, answered): (&mut File, &mut HashSet<u64>),
         read: impl FnOnce(&BatchLine<'_>, &RawValue) -> Result<T, String>,
     ) -> io::Result<Result<Option<T>, String>> {
         let Some(line) = line else { return Ok(Err("it is too long".to_owned())) };
@@ -128,6 +132,9 @@ impl Reading {
             Some(None) => return Ok(Err("several requests have its custom_id".to_owned())),
             None => return Ok(Err("no request has its custom_id".to_owned())),
         };
+        if !answered.insert(offset) {
+            return Ok(Err("an earlier line has its custom_id".to_owned()));
+        }
         let bytes = line_at(requests, offset)?;
         Ok(serde_json::from_slice::<RequestLine<'_>>(&bytes)
             .map_err(|_| "its request changed meanwhile".to_owned())

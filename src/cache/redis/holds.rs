@@ -112,9 +112,9 @@ impl Holds {
         let mut held = self.lock();
         let mut now = Vec::new();
         for key in keys {
-            match held.get_mut(key) {
-                // A look-up of another request has taken it, which gives it back.
-                Some(Hold { event: HoldEvent::Claim, .. }) => {}
+            // A lease that a look-up of another request has taken is given back by that request.
+            let claimed = held.get_mut(key).filter(|hold| hold.event != HoldEvent::Claim);
+            match claimed {
                 // If the lease ended before the record is in Redis, another replica would fetch the same input.
                 Some(hold) if queue.holds(key) => hold.event = HoldEvent::Write,
                 Some(_) => now.extend(held.remove_entry(key).map(|(key, _)| key)),

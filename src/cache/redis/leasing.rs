@@ -9,9 +9,9 @@ use tokio::time::Instant;
 
 use super::error::LinkError;
 use super::holds::{HoldEvent, Holds};
-use super::lease_commands::{LeaseForm, LeaseText};
+use super::lease_commands::{LeaseForm, LeaseText, LookupForm, LookupPart};
 use super::lease_value;
-use super::link::{Link, MAX_RECORD_BYTES};
+use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::LinkManager;
 use super::tier::RedisTier;
 use crate::cache::{LeaseEnd, LeaseHolder, LeaseReply, Leases, Tier};
@@ -72,105 +72,93 @@ impl Drop for Requested<'_> {
     }
 }
 
-/// Record and lease of one key; `None` without an answer.
-type TakenLease = Option<(LeaseText, Option<Bytes>)>;
-
 impl RedisTier {
     /// Returns the form of the leases that a request takes now; `None` without leases.
-    fn form(&self, call_time: Option<Duration>, even_if_stored: bool) -> Option<LeaseForm> {
+    fn form(&self, call_time: Option<Duration>) -> Option<LeaseForm> {
         let length = length(self.manager.config.lease, call_time)?;
-        Some(LeaseForm { value: lease_value::write(self.holds.next_fetch(), call_time), length, even_if_stored })
+        Some(LeaseForm { value: lease_value::write(self.holds.next_fetch(), call_time), length })
     }
 
-    /// Reads records, and takes the leases of missing ones for a fetch that follows. Returns `None` if Redis runs no
-    /// scripts.
+    /// Returns the leases that a look-up takes; `None` if Redis runs no scripts.
+    pub(super) fn lookup_form(
+        &self,
+        link: &Link,
+        (leased, call_time): (usize, Option<Duration>),
+    ) -> Option<LookupForm> {
+        let form = self.form(call_time).filter(|_| !link.refuses_scripts())?;
+        Some(LookupForm { form, leased })
+    }
+
+    /// Reads records, and takes the leases of missing ones for a fetch that follows.
     pub(super) async fn read_and_lease(
         &self,
-        link: &Arc<Link>,
-        keys: &[Key],
-        (unleased, call_time): (usize, Option<Duration>),
-    ) -> Option<Vec<Option<Bytes>>> {
-        let form = self.form(call_time, false)?;
-        let taken = self.take_all(link, (keys, keys.len() - unleased), &form).await?;
-        self.hold(keys, &taken, (HoldEvent::Claim, form.length));
-        Some(taken.into_iter().map(|taken| taken?.1).collect())
+        link: &Link,
+        part: LookupPart<'_>,
+        (form, within): (&LookupForm, Duration),
+    ) -> Answers<Bytes> {
+        let leased = &part.keys[..form.leased.saturating_sub(part.first).min(part.keys.len())];
+        let pair = |(key, record): (&Key, &String)| (self.manager.names.lease(key), record.clone());
+        let pairs = leased.iter().zip(part.records).map(pair).collect();
+        let mut requested = Requested { holds: &self.holds, manager: &self.manager, keys: leased.to_vec() };
+        let (read, leases) = link.read_and_lease(part.records, (pairs, &form.form), within).await;
+        requested.keys = unclear(leased, &leases.each);
+        if let Some(LinkError::Refused(cause)) = &leases.error {
+            requested.keys.clear();
+            link.note_refused_scripts(cause);
+        }
+        self.hold(leased, &leases.each, (HoldEvent::Claim, form.form.length));
+        read
     }
 
     async fn request_leases(&self, keys: &[Key], call_time: Option<Duration>) -> Vec<LeaseReply> {
-        let unknown = || vec![LeaseReply::UNKNOWN; keys.len()];
         // A lease that a look-up has taken is at hand. Nobody else can have fetched its key since.
         let mut replies: Vec<LeaseReply> = self.holds.claim(keys).into_iter().map(at_hand).collect();
         let is_open = |place: &usize| replies[*place].standing == LeaseHolder::Unknown;
         let places: Vec<usize> = (0..keys.len()).filter(is_open).collect();
-        let (Some(link), Some(form)) = (self.manager.status.link(), self.form(call_time, true)) else {
-            return if places.len() == keys.len() { unknown() } else { replies };
-        };
+        let link = self.manager.status.link().filter(|link| !link.refuses_scripts() && !places.is_empty());
+        let (Some(link), Some(form)) = (link, self.form(call_time)) else { return replies };
         let open: Vec<Key> = places.iter().map(|place| keys[*place]).collect();
-        let taken = self.take_all(&link, (&open, open.len()), &form).await.unwrap_or_default();
-        self.hold(&open, &taken, (HoldEvent::Fetch, form.length));
+        let until = Instant::now() + self.manager.config.timeout;
+        let mut taken = Vec::with_capacity(open.len());
+        // As in `read`, the values of one round trip stay within the limit even at their largest size.
+        for keys in open.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
+            taken.extend(self.take(&link, keys, (&form, until.saturating_duration_since(Instant::now()))).await);
+        }
         for (place, taken) in places.into_iter().zip(taken) {
-            replies[place] = reply(taken);
+            replies[place] = taken.map_or(LeaseReply::UNKNOWN, reply);
         }
         replies
     }
 
+    async fn take(
+        &self,
+        link: &Arc<Link>,
+        keys: &[Key],
+        (form, within): (&LeaseForm, Duration),
+    ) -> Vec<Option<(LeaseText, Option<Bytes>)>> {
+        let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
+        let pairs = keys.iter().map(|key| (names.lease(key), names.record(key, clear_count))).collect();
+        let mut requested = Requested { holds: &self.holds, manager: &self.manager, keys: keys.to_vec() };
+        let answers = link.lease(pairs, form, within).await;
+        let is_refused = matches!(answers.error, Some(LinkError::Refused(_)));
+        let answers = self.judge(link, answers);
+        requested.keys = if is_refused { Vec::new() } else { unclear(keys, &answers) };
+        let texts: Vec<Option<LeaseText>> = answers.iter().map(|answer| Some(answer.as_ref()?.0.clone())).collect();
+        self.hold(keys, &texts, (HoldEvent::Fetch, form.length));
+        answers
+    }
+
     /// Notes the leases that were granted.
-    fn hold(&self, keys: &[Key], taken: &[TakenLease], (event, length): (HoldEvent, Duration)) {
-        let is_ours = |taken: &TakenLease| matches!(taken, Some((LeaseText::Granted, _)));
+    fn hold(&self, keys: &[Key], taken: &[Option<LeaseText>], (event, length): (HoldEvent, Duration)) {
+        let is_ours = |taken: &Option<LeaseText>| *taken == Some(LeaseText::Granted);
         let ours = keys.iter().zip(taken).filter(|(_, taken)| is_ours(taken)).map(|(key, _)| *key);
         self.holds.add(ours, event, Some(length).filter(|_| self.manager.config.lease == LeaseMode::Auto));
     }
+}
 
-    /// Reads records, and requests the leases of the first `leased` keys. As in `read`, the values of one round trip stay
-    /// within the limit even at their largest size. Returns `None` if Redis runs no scripts.
-    async fn take_all(
-        &self,
-        link: &Arc<Link>,
-        (keys, leased): (&[Key], usize),
-        form: &LeaseForm,
-    ) -> Option<Vec<TakenLease>> {
-        if keys.is_empty() {
-            return Some(Vec::new());
-        }
-        if link.refuses_scripts() {
-            return None;
-        }
-        let (names, clear_count) = (&self.manager.names, self.manager.ledger.clear_count());
-        let until = Instant::now() + self.manager.config.timeout;
-        let (mut taken, mut read_bytes, max_read_bytes): (Vec<TakenLease>, _, _) =
-            (Vec::new(), 0, self.parts.max_read_bytes);
-        while taken.len() < keys.len() && read_bytes <= max_read_bytes {
-            let first = taken.len();
-            let count = ((max_read_bytes - read_bytes) / MAX_RECORD_BYTES).clamp(1, keys.len() - first);
-            let open = &keys[first..first + count];
-            let pair = |(place, key): (usize, &Key)| {
-                let record = names.record(key, clear_count);
-                (if first + place < leased { names.lease(key) } else { record.clone() }, record)
-            };
-            let pairs = open.iter().enumerate().map(pair).collect();
-            let mut requested = Requested { holds: &self.holds, manager: &self.manager, keys: open.to_vec() };
-            let answers = link.lease(pairs, form, until.saturating_duration_since(Instant::now())).await;
-            let error = answers.error.clone();
-            let answers = self.judge(link, answers);
-            // The rest is given back here: answers that came too late, or not at all.
-            requested.keys =
-                open.iter().zip(&answers).filter(|(_, taken)| taken.is_none()).map(|(key, _)| *key).collect();
-            if let Some(LinkError::Refused(cause)) = &error {
-                requested.keys.clear();
-                link.note_refused_scripts(cause);
-                return None;
-            }
-            read_bytes +=
-                answers.iter().flatten().filter_map(|(_, stored)| Some(stored.as_ref()?.len())).sum::<usize>();
-            taken.extend(answers);
-            if error.is_some() {
-                break;
-            }
-        }
-        // Values that were not read count as missing.
-        taken.resize(keys.len(), None);
-        Some(taken)
-    }
+/// Returns the keys without an answer, whose leases may have been granted.
+fn unclear<T>(keys: &[Key], answers: &[Option<T>]) -> Vec<Key> {
+    keys.iter().zip(answers).filter(|(_, answer)| answer.is_none()).map(|(key, _)| *key).collect()
 }
 
 const fn at_hand(is_claimed: bool) -> LeaseReply {
@@ -178,8 +166,7 @@ const fn at_hand(is_claimed: bool) -> LeaseReply {
     LeaseReply { stored: None, standing }
 }
 
-fn reply(taken: TakenLease) -> LeaseReply {
-    let Some((lease, stored)) = taken else { return LeaseReply::UNKNOWN };
+fn reply((lease, stored): (LeaseText, Option<Bytes>)) -> LeaseReply {
     let standing = match lease {
         LeaseText::Granted => LeaseHolder::Ours,
         LeaseText::Held(value) => lease_value::read(&value),
@@ -203,7 +190,7 @@ impl Leases for RedisTier {
         unleased: usize,
         call_time: Option<Duration>,
     ) -> BoxFuture<'a, Vec<Option<Bytes>>> {
-        Box::pin(self.find(keys, Some((unleased, call_time))))
+        Box::pin(self.find(keys, Some((keys.len() - unleased, call_time))))
     }
 
     fn give_back(&self, keys: &[Key]) {

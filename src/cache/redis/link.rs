@@ -217,7 +217,7 @@ impl Connection {
 }
 
 impl<T> Answers<T> {
-    fn of(outcomes: Vec<GroupResult>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
+    pub(super) fn of(outcomes: Vec<GroupResult>, within: Duration, read: impl Fn(Vec<Value>) -> Option<T>) -> Self {
         Self::judged(outcomes, within, read, LinkError::of)
     }
 
@@ -269,7 +269,7 @@ fn pipeline(commands: impl IntoIterator<Item = Cmd>) -> Pipeline {
 }
 
 /// Builds a command that reads at most one byte more than the longest record, so a large value does not fill memory.
-fn get(name: &str) -> Cmd {
+pub(super) fn get(name: &str) -> Cmd {
     cmd("GETRANGE").arg(name).arg(0).arg(MAX_RECORD_BYTES).to_owned()
 }
 

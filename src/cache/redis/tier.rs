@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::holds::Holds;
+use super::lease_commands::{LookupForm, LookupPart};
 use super::ledger::Ledger;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::{LinkManager, OnPurges};
@@ -65,8 +66,8 @@ impl RedisTier {
         self.tasks.spawn_until_stop(RedisWriter { manager, queue, holds, clock: self.parts.clock.clone() }.run());
     }
 
-    /// Looks up keys. With `leased`, a number of keys at the end and the usual time of a call, it also takes the leases
-    /// of the missing keys before those.
+    /// Looks up keys. With `leased`, a number of keys at the beginning and the usual time of a call, it also takes the
+    /// leases of those that are missing.
     pub(super) async fn find(&self, keys: &[Key], leased: Option<(usize, Option<Duration>)>) -> Vec<Option<Bytes>> {
         // Queued entries are newer than those in Redis, and are found even while it is down.
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
@@ -74,17 +75,11 @@ impl RedisTier {
         if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
             let begun = Instant::now();
             let open: Vec<Key> = places.iter().map(|place| keys[*place]).collect();
-            let values = match leased {
-                Some((unleased, call_time)) => {
-                    let at_end = places.iter().filter(|place| **place >= keys.len() - unleased).count();
-                    self.read_and_lease(&link, &open, (at_end, call_time)).await
-                }
-                None => None,
-            };
-            let values = match values {
-                Some(values) => values,
-                None => self.read(&link, &open).await,
-            };
+            let form = leased.and_then(|(leased, call_time)| {
+                let leased = places.iter().filter(|place| **place < leased).count();
+                self.lookup_form(&link, (leased, call_time))
+            });
+            let values = self.read(&link, &open, form.as_ref()).await;
             for (place, bytes) in places.into_iter().zip(values) {
                 found[place] = bytes;
             }
@@ -97,18 +92,25 @@ impl RedisTier {
     }
 
     /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
-    /// the values exceed the limit, by one value at most, or if Redis fails.
-    async fn read(&self, link: &Arc<Link>, keys: &[Key]) -> Vec<Option<Bytes>> {
+    /// the values exceed the limit, by one value at most, or if Redis fails. Takes leases, if there is a form of them.
+    async fn read(&self, link: &Arc<Link>, keys: &[Key], form: Option<&LookupForm>) -> Vec<Option<Bytes>> {
         let clear_count = self.manager.ledger.clear_count();
         let names: Vec<String> = keys.iter().map(|key| self.manager.names.record(key, clear_count)).collect();
         let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
         // The timeout covers all round trips together.
         let until = Instant::now() + self.manager.config.timeout;
         while values.len() < names.len() && read_bytes <= max_read_bytes {
-            let open = &names[values.len()..];
+            let first = values.len();
             // So many that values of the largest size fit in the rest of the limit.
-            let count = ((max_read_bytes - read_bytes) / MAX_RECORD_BYTES).clamp(1, open.len());
-            let answers = link.read(&open[..count], until.saturating_duration_since(Instant::now())).await;
+            let count = ((max_read_bytes - read_bytes) / MAX_RECORD_BYTES).clamp(1, names.len() - first);
+            let (records, within) = (&names[first..first + count], until.saturating_duration_since(Instant::now()));
+            let answers = match form {
+                Some(form) => {
+                    let part = LookupPart { keys: &keys[first..first + count], records, first };
+                    self.read_and_lease(link, part, (form, within)).await
+                }
+                None => link.read(records, within).await,
+            };
             let has_failed = answers.error.is_some();
             let read = self.judge(link, answers);
             read_bytes += read.iter().flatten().map(Bytes::len).sum::<usize>();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{Method, Request, request};
+use http_body::Body as _;
 use hyper::body::Incoming;
 
 use super::SimilarRoute;
@@ -20,12 +21,12 @@ use crate::proxy::fast_path::{Received, ReceivedBody, Unreceived};
 use crate::proxy::finished::Finished;
 use crate::proxy::intake::{path_model, read_origin};
 use crate::proxy::notes::{Notes, mark_cut, tell_fallback};
-use crate::proxy::passthrough::ForwardContext;
+use crate::proxy::passthrough::{ForwardContext, timed};
 use crate::proxy::request_guard::RequestGuard;
 use crate::proxy::{Proxy, ReplyBody, traced};
 use crate::upstream::classify_path;
 use crate::wire::{
-    BypassCause, SimilarFault, SimilarForm, SimilarRequest, rank, similar_bytes, write_ranking, write_scores,
+    Bypass, BypassCause, SimilarFault, SimilarForm, SimilarRequest, rank, similar_bytes, write_ranking, write_scores,
 };
 
 /// Maximum number of attempts for one request. Another attempt follows if the model changes between two parts.
@@ -49,6 +50,12 @@ impl Proxy {
             Err(bad) => return self.refuse_control(bad),
         };
         let deadline = guard.deadline(config);
+        if !route.is_own && body.size_hint().lower() > config.limits.max_body_bytes as u64 {
+            // Without this route, such a request would reach the upstream.
+            let forward_context = ForwardContext::new(config, &guard.span).until(deadline);
+            let request = Request::from_parts(head, timed(config, body));
+            return self.bypass(request, Bypass::TooLarge.into(), admission, forward_context).await;
+        }
         let ReceivedBody { body, encoded } = match self.receive(config, (&head, body), &mut admission).await {
             Ok(received) => received,
             Err(Unreceived::Refused(finished)) => return *finished,

@@ -104,6 +104,31 @@ async fn an_imported_batch_job_gives_hits_to_the_paying_key() {
 }
 
 #[tokio::test]
+async fn of_two_answers_to_one_request_only_the_first_is_imported() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-twice"));
+    let vecho = Vecho::start_with(&stub.base_url(), &[("OPENAI_API_KEY", "sk-own")]);
+    let requests = [("one", "three"), ("other", "four")];
+    let requests = requests.map(|(id, text)| request(id, &json!({"model": TINY, "input": text})));
+    let answers = [
+        answer("one", &vectors(&[own(3)])),
+        answer("one", &vectors(&[own(8)])),
+        answer("other", &vectors(&[own(4)])),
+        answer("one", &vectors(&[own(3)])),
+    ];
+    let job = (folder.write("requests.jsonl", requests.join("\n")), folder.write("output.jsonl", answers.join("\n")));
+    let upstream = stub.base_url();
+    let environment = [("OPENAI_API_KEY", "sk-own"), ("VECHO_UPSTREAM_URL", upstream.as_str())];
+    let imported = import(&vecho, &job, &environment);
+    assert_eq!(imported.status, Some(1), "some lines cannot be used");
+    imported
+        .said("imported 2 records")
+        .said("line 2 of the output: an earlier line has its custom_id")
+        .said("line 4 of the output: an earlier line has its custom_id");
+    let answer = ask(&vecho, &json!({"model": TINY, "input": ["three", "four"]}), None).await;
+    assert_eq!((answer.cache(), bits(&answer.vectors())), ("hit", bits(&[own(3), own(4)])));
+}
+
+#[tokio::test]
 async fn an_imported_batch_job_is_shared_if_vecho_has_its_own_key() {
     let (stub, folder) = (Stub::start(), Folder::new("batch-proxy"));
     let vecho = Vecho::start_with(&stub.base_url(), &[("OPENAI_API_KEY", "sk-own")]);

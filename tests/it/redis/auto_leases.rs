@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::{replica, sources, stored};
 use crate::harness::front::texts_of;
 use crate::harness::redis::Redis;
-use crate::harness::{Behaviour, Inside, Stub, eventually};
+use crate::harness::{Behaviour, Client, Inside, Stub, Vecho, eventually};
 
 async fn replicas(stub: &Stub, redis: &Redis) -> [Inside; 3] {
     let one = async || replica(stub, &redis.url(), &[]).await;
@@ -141,4 +141,62 @@ async fn a_forgotten_text_is_fetched_again_by_the_replica_that_waits() {
     // The vector of the first call is older than the purge, so it is not stored.
     assert_eq!((&*first, &*second), ("upstream=1", "upstream=1"));
     assert_eq!(stub.embedding_calls().len(), 2);
+}
+
+#[tokio::test]
+async fn a_login_without_scripts_reads_and_writes_without_leases() {
+    let stub = Stub::start();
+    let rights = ["+getrange", "+get", "+set", "+hgetall", "+hget", "+hset", "+del", "+select"];
+    let mut redis = Redis::absent().with(&["--requirepass", "admin", "--user", "app", "on", ">right", "~vecho:*"]);
+    redis = redis.with(&rights).with_cli_arguments(&["-a", "admin"]);
+    redis.go_on();
+    let environment = [
+        ("VECHO_REDIS_URL", &*redis.url()),
+        ("VECHO_REDIS_USERNAME", "app"),
+        ("VECHO_REDIS_PASSWORD", "right"),
+        ("VECHO_REDIS_TIMEOUT", "5s"),
+        ("VECHO_DISK_ENABLED", "false"),
+    ];
+    let start = || Vecho::start_with(&stub.base_url(), &environment);
+    let [one, other] = [start(), start()];
+    let ask = async |vecho: &Vecho, text: &str| {
+        let url = format!("{}/embeddings", vecho.base_url());
+        Client::new().post(&url, &texts_of(&[text])).await.sources().to_owned()
+    };
+    for vecho in [&one, &other] {
+        vecho.logged("its tier is up").await;
+    }
+    for text in ["a", "b", "c"] {
+        assert_eq!(ask(&one, text).await, "upstream=1");
+    }
+    stored(&redis, 3).await;
+    for text in ["a", "b", "c"] {
+        assert_eq!(ask(&other, text).await, "redis=1");
+    }
+    let log = one.stop().log;
+    assert_eq!(log.matches("Redis refuses scripts").count(), 1, "{log}");
+    assert!(!log.contains("tier is down"), "{log}");
+    assert!(lease(&redis).is_empty());
+}
+
+#[tokio::test]
+async fn a_hit_in_redis_takes_no_lease() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis).await;
+    sources(&one, &["a", "b"]).await;
+    stored(&redis, 2).await;
+    eventually("the leases are released", async || lease(&redis).is_empty()).await;
+    let before = redis.calls("set");
+    assert_eq!(sources(&other, &["a", "b"]).await, "redis=2");
+    assert_eq!(redis.calls("set"), before, "nothing is written for it");
+}
+
+#[tokio::test]
+async fn a_request_for_cached_entries_only_takes_no_lease() {
+    let (redis, stub) = (Redis::start(), Stub::start());
+    let [one, other, _] = replicas(&stub, &redis).await;
+    let cached_only = [("cache-control", "only-if-cached")];
+    assert_eq!(one.embed_with(&cached_only, texts_of(&["a"])).await.status, 504);
+    assert!(lease(&redis).is_empty());
+    assert_eq!(sources(&other, &["a"]).await, "upstream=1");
 }

@@ -160,5 +160,6 @@ async fn a_redis_that_is_lost_in_the_middle_of_a_job_fails_no_request() {
     let (runs, ()) = tokio::join!(run_all(&job, &processes), kill);
     assert_all_right(&job, &runs);
     let longest = runs.iter().flatten().map(|answer| answer.took).max().expect("there are answers");
-    assert!(longest < Duration::from_secs(5), "{longest:?}");
+    // A replica that waits notices the loss at its next question. The rest of the limit is for a busy machine.
+    assert!(longest < Duration::from_secs(9), "{longest:?}");
 }

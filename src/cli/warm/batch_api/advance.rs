@@ -270,7 +270,8 @@ impl JobRun<'_> {
 
     fn show(&mut self, part: usize, batch: &BatchObject) {
         let counts = batch.request_counts.unwrap_or_default();
-        let ended = counts.completed + counts.failed;
+        // A service may send any number.
+        let ended = counts.completed.saturating_add(counts.failed).min(self.state.parts[part].requests);
         if self.state.parts[part].status.as_deref() != Some(&batch.status) {
             self.state.parts[part].status = Some(batch.status.clone());
             if !self.is_quiet {

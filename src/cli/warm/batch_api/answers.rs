@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::super::source::{Place, PlaceNames};
 use super::part_files::{MAX_REQUEST_BYTES, parsed_id};
 use super::remote::Refused;
-use super::state::FailedInput;
+use super::state::{FailedInput, MAX_NUMBER};
 use crate::app::{BatchFiles, OfflineCache};
 use crate::cache::transfer::Imported;
 use crate::cli::batch::{BatchCaller, open_files};
@@ -180,7 +180,8 @@ impl BatchImport {
         // Only the first answer to a request of this part counts.
         let Some(custom_id) = open.take(&line.custom_id) else { return };
         let outcome = line.outcome();
-        self.billed += outcome.as_ref().copied().unwrap_or_default();
+        // A service may send any number.
+        self.billed = self.billed.saturating_add(outcome.as_ref().copied().unwrap_or_default()).min(MAX_NUMBER);
         match (outcome, unusable) {
             (Ok(_), None) => self.fetched += 1,
             (Ok(_), Some(cause)) => self.failed.push(failed(&custom_id, &Refused::new("unusable", cause), names)),

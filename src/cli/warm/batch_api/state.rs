@@ -103,7 +103,41 @@ pub(super) struct FailedInput {
     pub(super) message: String,
 }
 
+/// Largest number that a state may hold. Sums of such numbers for the parts of a job cannot overflow.
+pub(super) const MAX_NUMBER: u64 = 1 << 40;
+/// Maximum number of parts.
+const MAX_PARTS: usize = 1 << 22;
+/// Maximum number of refused batches of one part.
+const MAX_TRIES: u32 = 1 << 20;
+
 impl JobState {
+    /// Returns what is wrong with numbers of a state that was read from a file. The steps rely on them.
+    pub(super) fn fault(&self) -> Option<String> {
+        if self.parts.len() > MAX_PARTS {
+            return Some(format!("it has {} parts, more than {MAX_PARTS}", self.parts.len()));
+        }
+        let numbers = [("cached", self.cached), ("unreadable", self.unreadable)];
+        let too_large = |(name, number): &(&str, u64)| {
+            (*number > MAX_NUMBER).then(|| format!("its `{name}` is {number}, more than {MAX_NUMBER}"))
+        };
+        if let Some(fault) = numbers.iter().find_map(too_large) {
+            return Some(fault);
+        }
+        self.parts.iter().enumerate().find_map(|(place, part)| {
+            let JobPart { number, tries, requests, tokens, fetched, billed, .. } = part;
+            let counts = [("requests", *requests), ("tokens", *tokens), ("fetched", *fetched), ("billed", *billed)];
+            // The parts are numbered in their order, also those that a division has added.
+            if *number != place + 1 {
+                return Some(format!("its part {} has the number {number}", place + 1));
+            }
+            if *tries > MAX_TRIES {
+                return Some(format!("the `tries` of its part {number} are {tries}, more than {MAX_TRIES}"));
+            }
+            let fault = counts.iter().find_map(too_large)?;
+            Some(format!("part {number}: {fault}"))
+        })
+    }
+
     /// Returns the name under which a part's file is uploaded. No other file has it.
     pub(super) fn file_name(&self, part: usize) -> String {
         format!("vecho-{}-{}.jsonl", self.job, self.parts[part].number)

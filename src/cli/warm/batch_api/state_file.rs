@@ -68,7 +68,13 @@ impl StateFile {
             Err(error) => return Err(failed(&error.to_string())),
         };
         let state: JobState = serde_json::from_slice(&bytes).map_err(|error| failed(&error.to_string()))?;
-        if state.format == FORMAT { Ok(Some(state)) } else { Err(failed("another version of vecho wrote it")) }
+        if state.format != FORMAT {
+            return Err(failed("another version of vecho wrote it"));
+        }
+        match state.fault() {
+            Some(fault) => Err(failed(&format!("{fault}; restore the file, or remove it to plan the job again"))),
+            None => Ok(Some(state)),
+        }
     }
 
     /// Replaces the state durably: after a crash the file holds the old state or the new one.

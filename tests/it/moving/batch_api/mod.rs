@@ -1,5 +1,6 @@
 //! `vecho warm --batch-api`: vectors at half the price, each input paid exactly once.
 
+mod absurd;
 mod azure;
 mod ends;
 mod faults;
