@@ -50,11 +50,15 @@ impl Answer {
         let scale = f64::from(DIMENSION).sqrt().recip();
         let mut components: Vec<f32> = (0..DIMENSION).map(|_| (random.normal() * scale) as f32).collect();
         if matches!(self.numbers, Numbers::Halves) {
-            components.iter_mut().for_each(|component| *component = half(*component));
+            for component in &mut components {
+                *component = half(*component);
+            }
         }
         let squares: f64 = components.iter().map(|component| f64::from(*component).powi(2)).sum();
         let norm = squares.sqrt() as f32;
-        components.iter_mut().for_each(|component| *component /= norm);
+        for component in &mut components {
+            *component /= norm;
+        }
         Vector::from_components(&components).expect("it is a vector")
     }
 }

@@ -59,7 +59,7 @@ fn cpu_time<T>(run: impl Fn() -> T) -> Duration {
         for _ in 0..runs {
             black_box(run());
         }
-        let used = thread_time() - begun;
+        let used = thread_time().saturating_sub(begun);
         if used >= TIME {
             return used / runs;
         }
