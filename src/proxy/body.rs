@@ -6,11 +6,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::admission::Admission;
 use crate::process::pace::Pace;
 use crate::serve::UNSENT_BYTES;
+use crate::upstream::UpstreamBody;
 use crate::wire::Rendering;
 
 /// Body of the response to one request. It holds the request's admission until it is sent.
@@ -24,7 +24,7 @@ pub struct ReplyBody {
 enum ReplyContent {
     Whole(Bytes),
     Rendered(Box<RenderedContent>),
-    Streamed(Incoming),
+    Streamed(UpstreamBody),
 }
 
 /// A body that is rendered while it is sent.
@@ -77,7 +77,7 @@ impl ReplyBody {
     }
 
     /// Creates a body that forwards the upstream's body.
-    pub const fn streamed(incoming: Incoming) -> Self {
+    pub const fn streamed(incoming: UpstreamBody) -> Self {
         Self::of(ReplyContent::Streamed(incoming))
     }
 
