@@ -23,7 +23,7 @@ const CASES: &[(Variables, [bool; 3])] = &[
     (&[("HTTPS_PROXY", "PROXY"), ("http_proxy", "")], [false, false, false]),
     (&[("ALL_PROXY", "PROXY"), ("http_proxy", "")], [true, true, true]),
     (&[("http_proxy", "PROXY"), ("NO_PROXY", "*")], [false, false, false]),
-    (&[("http_proxy", "PROXY"), ("NO_PROXY", "*"), ("no_proxy", "")], [true, true, true]),
+    (&[("http_proxy", "PROXY"), ("NO_PROXY", "*"), ("no_proxy", "")], [false, true, true]),
     (&[("http_proxy", "PROXY"), ("NO_PROXY", "127.0.0.1")], [false, false, false]),
     (&[("http_proxy", "PROXY"), ("no_proxy", "example.com,127.0.0.1")], [false, false, false]),
     (&[("http_proxy", "PROXY"), ("NO_PROXY", "localhost,127.0.0.2")], [true, true, true]),
