@@ -159,6 +159,7 @@ mod tests {
         ("upstream.max_connection_age", "7s"),
         ("upstream.max_answer_bytes", "777"),
         ("upstream.proxy", "http://seven:7"),
+        ("upstream.http2", "auto"),
         ("batch.max_inputs", "7"),
         ("batch.max_tokens", "777"),
         ("batch.target_time", "3s"),

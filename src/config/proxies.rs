@@ -52,7 +52,7 @@ impl ProxyVariables {
     }
 
     /// Returns the name and the value of a variable that is set. The spelling in lower case takes precedence, also if it
-    /// is empty, as in curl and httpx.
+    /// is empty, as in httpx.
     fn find(&self, known: &str) -> Option<(&str, &str)> {
         let lower = known.to_ascii_lowercase();
         let is_cgi = known == HTTP && self.0.iter().any(|(name, _)| name == CGI_MARK);

@@ -6,13 +6,13 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
 
 use super::admission::Admission;
 use super::encoded::EncodedBody;
 use super::metering::BypassMeter;
 use crate::process::pace::Pace;
 use crate::serve::UNSENT_BYTES;
+use crate::upstream::UpstreamBody;
 use crate::wire::{AnswerCoding, Encoder, Rendering};
 
 /// Largest body that is compressed at once. It takes a few slices of a worker's time at most.
@@ -32,7 +32,7 @@ enum ReplyContent {
     Whole(Bytes),
     Rendered(Box<RenderedContent>),
     Encoded(Box<EncodedBody>),
-    Streamed(Incoming),
+    Streamed(UpstreamBody),
 }
 
 /// A body that is rendered while it is sent.
@@ -85,7 +85,7 @@ impl ReplyBody {
     }
 
     /// Creates a body that forwards the upstream's body.
-    pub const fn streamed(incoming: Incoming) -> Self {
+    pub const fn streamed(incoming: UpstreamBody) -> Self {
         Self::of(ReplyContent::Streamed(incoming))
     }
 

@@ -1,7 +1,7 @@
 //! The body of a request to the upstream.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
@@ -88,10 +88,54 @@ impl Body for ClientBody {
     }
 }
 
+/// The body of an answer as it arrives.
+pub struct UpstreamBody {
+    incoming: Incoming,
+    /// Stream of a connection with HTTP/2, dropped when the body has ended.
+    stream: Option<Box<dyn Send + Sync>>,
+}
+
+impl UpstreamBody {
+    /// Returns a body that has its connection to itself.
+    pub(super) fn plain(incoming: Incoming) -> Self {
+        Self { incoming, stream: None }
+    }
+
+    /// Returns a body that holds its stream until it has ended.
+    pub(super) fn of_stream(incoming: Incoming, stream: impl Send + Sync + 'static) -> Self {
+        Self { incoming, stream: Some(Box::new(stream)) }
+    }
+}
+
+impl Body for UpstreamBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let frame = ready!(Pin::new(&mut self.incoming).poll_frame(context));
+        // A frame may be the last one, and then nothing polls the body again.
+        if !matches!(frame, Some(Ok(_))) || self.incoming.is_end_stream() {
+            self.stream = None;
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
 /// The body of a forwarded answer.
 pub enum ForwardedBody {
     /// Passed on as it arrives.
-    Streamed(Incoming),
+    Streamed(UpstreamBody),
     /// In memory already.
     Whole(Bytes),
 }

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
-use super::body::{ClientBody, ForwardedBody};
+use super::body::{ClientBody, ForwardedBody, UpstreamBody};
 use super::connections::{ConnectionLimits, Connections, ForwardError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
 use super::in_process::{self, InProcess};
-use super::interim::SendError;
 use super::memory_budget::Reservation;
 use super::reading::read_reply;
 use super::redirect::{may_share_credentials, next_call};
+use super::send_error::SendError;
 use super::{Class, Failure, LaneProperties, UnavailableReason, UpstreamReply};
 use crate::config::{Config, KeyHeader, Live, Secret};
 use crate::observe::traces::TraceContext;
@@ -58,6 +57,7 @@ impl UpstreamClient {
             max_concurrent: upstream.max_concurrent,
             idle_timeout: upstream.idle_timeout,
             max_age: upstream.max_connection_age,
+            http2: upstream.egress.http2,
         };
         let transport = Transport::Http(Box::new(Connections::new(&connector, limits)));
         Ok(Self { transport, identity, live, target: None })
@@ -142,7 +142,7 @@ struct OutgoingCall<'a> {
 
 impl OutgoingCall<'_> {
     /// Sends the call and follows one redirect. The answer to the second call is final, whatever it is.
-    async fn send(self, connections: &Connections) -> Result<Response<Incoming>, Failure> {
+    async fn send(self, connections: &Connections) -> Result<Response<UpstreamBody>, Failure> {
         let uri = &self.properties.uri;
         let mut response = self.send_to(uri, connections).await?;
         if let Some(next) = next_call(uri, response.status(), response.headers()) {
@@ -160,7 +160,7 @@ impl OutgoingCall<'_> {
     }
 
     /// Sends the call to an address, with credentials if they may be sent there.
-    async fn send_to(&self, uri: &Uri, connections: &Connections) -> Result<Response<Incoming>, Failure> {
+    async fn send_to(&self, uri: &Uri, connections: &Connections) -> Result<Response<UpstreamBody>, Failure> {
         let mut request = Request::new(ClientBody::whole(self.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = uri.clone();
@@ -212,6 +212,8 @@ fn failure_of(error: &SendError) -> Failure {
             Failure::unavailable(UnavailableReason::Connect, cause_of(error))
         }
         SendError::Client(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
+        SendError::Connect(error) => Failure::unavailable(UnavailableReason::Connect, cause_of(&**error)),
+        SendError::Stream(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
         SendError::Proxy(error) => Failure::unavailable(UnavailableReason::Connect, error.to_string()),
         SendError::InterimFlood => Failure::unavailable(UnavailableReason::Status, error.to_string()),
     }

@@ -8,19 +8,25 @@ use std::time::Duration;
 
 use http::header::UPGRADE;
 use http::{Method, Request, Response, StatusCode, Uri};
-use hyper::body::Incoming;
 use hyper_util::client::legacy;
 use tokio::time::Instant;
 
-use super::body::{BodyStalled, ClientBody};
-use super::interim::{SendError, send};
-use super::pool::{ConnectionPool, HttpClient, KeepLimits, unpooled};
+use super::body::{BodyStalled, ClientBody, UpstreamBody};
+use super::interim;
+use super::pool::{ConnectionPool, KeepLimits, PoolClient, unpooled};
+use super::send_error::SendError;
 use crate::process::connector::{ConnectionUse, TimedConnector};
 use crate::process::errors::root_cause_of;
 
 /// Idle timeout of connections for pass-through requests. Common servers close theirs after 5 s. This timeout is
 /// shorter, because such a request cannot always be repeated.
 const PASSING_IDLE: Duration = Duration::from_secs(4);
+
+/// Bytes of an answer that may arrive over HTTP/2 before they are read. Answers to calls are read at once, and the window
+/// bounds their speed: 1 MiB is 10 MiB/s over a path of 100 ms.
+const CALL_WINDOW: u32 = 1 << 20;
+/// A caller may read its answer slowly, so this is what a connection with HTTP/1.1 reads ahead.
+const PASSING_WINDOW: u32 = 256 << 10;
 
 /// Time for which no kept connection is used after one of them was dead: a server that closed one may have closed all.
 const SUSPICION: Duration = Duration::from_secs(5);
@@ -79,6 +85,8 @@ pub(super) struct ConnectionLimits {
     pub idle_timeout: Duration,
     /// Age up to which a connection takes new requests.
     pub max_age: Duration,
+    /// True if HTTP/2 is offered to the upstream.
+    pub http2: bool,
 }
 
 /// Connections to the upstream. Embeddings calls and pass-through requests share none, so bytes that arrive late for
@@ -86,9 +94,9 @@ pub(super) struct ConnectionLimits {
 pub(super) struct Connections {
     calls: ConnectionPool,
     passing: ConnectionPool,
-    unpooled: HttpClient,
+    unpooled: PoolClient,
     /// Opens a connection for each WebSocket.
-    websockets: HttpClient,
+    websockets: PoolClient,
     connector: TimedConnector,
     /// True if the last request over a kept connection was answered, false if none was or the connection was dead.
     keeps_open: AtomicBool,
@@ -98,9 +106,11 @@ pub(super) struct Connections {
 
 impl Connections {
     pub(super) fn new(connector: &TimedConnector, limits: ConnectionLimits) -> Self {
-        let ConnectionLimits { max_concurrent, idle_timeout, max_age } = limits;
-        let calls = KeepLimits { max_idle: max_concurrent.max(32), idle_timeout, max_age };
-        let passing = KeepLimits { idle_timeout: idle_timeout.min(PASSING_IDLE), ..calls };
+        let ConnectionLimits { max_concurrent, idle_timeout, max_age, http2 } = limits;
+        let stream_window = http2.then_some(CALL_WINDOW);
+        let calls = KeepLimits { max_idle: max_concurrent.max(32), idle_timeout, max_age, stream_window };
+        let stream_window = http2.then_some(PASSING_WINDOW);
+        let passing = KeepLimits { idle_timeout: idle_timeout.min(PASSING_IDLE), stream_window, ..calls };
         Self {
             calls: ConnectionPool::new(connector.clone(), calls),
             passing: ConnectionPool::new(connector.clone(), passing),
@@ -114,7 +124,7 @@ impl Connections {
     }
 
     /// Sends an embeddings call. After a failure on a kept connection the next calls open new ones.
-    pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, SendError> {
+    pub(super) async fn call(&self, request: Request<ClientBody>) -> Result<Response<UpstreamBody>, SendError> {
         let client = if self.is_suspicious() { self.unpooled.clone() } else { self.calls.client() };
         let result = self.send(&client, request).await;
         self.note(&result);
@@ -124,9 +134,9 @@ impl Connections {
     /// Sends a request, with the credentials of a proxy that forwards it.
     async fn send(
         &self,
-        client: &HttpClient,
+        client: &PoolClient,
         mut request: Request<ClientBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> Result<Response<UpstreamBody>, SendError> {
         let uri = request.uri().clone();
         self.connector.authorize(&uri, request.headers_mut());
         let response = send(client, request).await?;
@@ -140,7 +150,7 @@ impl Connections {
     ///
     /// A request that is safe to repeat is repeated once, on a new connection, if a kept connection was dead. Any other
     /// request uses kept connections only while the upstream is known to answer on them.
-    pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<Incoming>, ForwardError> {
+    pub(super) async fn forward(&self, request: Request<ClientBody>) -> Result<Response<UpstreamBody>, ForwardError> {
         // Read now, because `send` takes the request.
         let (uri, switches) = (request.uri().clone(), request.headers().contains_key(UPGRADE));
         let copy = repeatable_copy(&request);
@@ -156,7 +166,10 @@ impl Connections {
             && let Some(copy) = copy
         {
             tracing::debug!("a kept connection to the upstream was dead; repeating the request on a new one");
-            result = self.send(&self.unpooled, copy).await;
+            // A dead connection with HTTP/2 has left the pool.
+            let is_stream = matches!(result, Err(SendError::Stream(_)));
+            let client = if is_stream { self.passing.client() } else { self.unpooled.clone() };
+            result = self.send(&client, copy).await;
             self.note(&result);
         }
         let response = result.map_err(|error| open_error(&error, &uri))?;
@@ -174,7 +187,7 @@ impl Connections {
     }
 
     /// Learns from a result about kept connections. Returns true if one ended before any byte of an answer.
-    fn note(&self, result: &Result<Response<Incoming>, SendError>) -> bool {
+    fn note(&self, result: &Result<Response<UpstreamBody>, SendError>) -> bool {
         match result {
             Ok(response) => {
                 // The first answer on a connection does not show that the server keeps it open.
@@ -184,7 +197,9 @@ impl Connections {
                 false
             }
             // The answers show that the connection was alive.
-            Err(SendError::InterimFlood | SendError::Proxy(_)) => false,
+            Err(SendError::InterimFlood | SendError::Proxy(_) | SendError::Connect(_)) => false,
+            // The end of a connection with HTTP/2 is noticed at once, so the others need not be suspected.
+            Err(SendError::Stream(error)) => error.was_dead,
             Err(SendError::Client(error)) => {
                 let usage = error.connect_info().and_then(ConnectionUse::of_connection);
                 let was_dead = usage.is_some_and(|usage| usage.died_unanswered());
@@ -196,6 +211,17 @@ impl Connections {
             }
         }
     }
+}
+
+/// Sends a request over HTTP/2 if its origin chooses that, otherwise over HTTP/1.1.
+async fn send(client: &PoolClient, mut request: Request<ClientBody>) -> Result<Response<UpstreamBody>, SendError> {
+    if let Some(streams) = client.streams.as_ref().filter(|streams| streams.may_send(&request)) {
+        match Box::pin(streams.send(request)).await? {
+            Ok(response) => return Ok(response),
+            Err(returned) => request = returned,
+        }
+    }
+    Ok(interim::send(&client.http1, request).await?.map(UpstreamBody::plain))
 }
 
 /// Returns a copy of a request that may be sent twice (RFC 9110, section 9.2.2): its method is idempotent, or it asks
@@ -225,6 +251,8 @@ fn open_error(error: &SendError, uri: &Uri) -> ForwardError {
     let error: &legacy::Error = match error {
         SendError::Client(error) => error,
         SendError::Proxy(error) => return ForwardError::Unreachable { upstream, cause: error.to_string() },
+        SendError::Connect(error) => return ForwardError::Unreachable { upstream, cause: root_cause_of(&**error) },
+        SendError::Stream(error) => return ForwardError::Unanswered { upstream, cause: root_cause_of(error) },
         flood @ SendError::InterimFlood => return ForwardError::Unanswered { upstream, cause: flood.to_string() },
     };
     // hyper reports a failed request body as an error of its user.

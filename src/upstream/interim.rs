@@ -6,29 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::ext::on_informational;
-use hyper_util::client::legacy;
 use tokio::sync::Notify;
 
 use super::body::ClientBody;
 use super::pool::HttpClient;
-use crate::process::connector::ProxyError;
-
-/// Maximum number of interim answers to one request. Servers send one or two.
-const MAX_INTERIM: u32 = 32;
-
-/// Error of a request without an answer.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum SendError {
-    /// The client failed.
-    #[error(transparent)]
-    Client(#[from] legacy::Error),
-    /// A forward proxy refused the request.
-    #[error(transparent)]
-    Proxy(#[from] ProxyError),
-    /// Too many interim answers arrived.
-    #[error("more than {MAX_INTERIM} interim answers (status 1xx)")]
-    InterimFlood,
-}
+use super::send_error::{MAX_INTERIM, SendError};
 
 /// Count of interim answers to one request.
 #[derive(Default)]

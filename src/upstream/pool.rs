@@ -1,6 +1,6 @@
 //! Kept connections to the upstream. None is used beyond its maximum age.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::client::legacy;
@@ -9,6 +9,8 @@ use tokio::runtime::{self, Handle};
 use tokio::time::Instant;
 
 use super::body::ClientBody;
+use super::http2::StreamLimits;
+use super::multiplexer::{Http1Origins, Multiplexer};
 use crate::process::connector::TimedConnector;
 
 /// HTTP client with connections that may be kept.
@@ -16,6 +18,14 @@ pub(super) type HttpClient = legacy::Client<TimedConnector, ClientBody>;
 
 /// Maximum number of headers in an answer.
 const MAX_ANSWER_HEADERS: usize = 512;
+
+/// Connections that a request may use.
+#[derive(Clone)]
+pub(super) struct PoolClient {
+    pub http1: HttpClient,
+    /// Connections with HTTP/2, if it is offered.
+    pub streams: Option<Arc<Multiplexer>>,
+}
 
 /// Limits of kept connections.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +36,8 @@ pub(super) struct KeepLimits {
     pub idle_timeout: Duration,
     /// Age up to which a connection takes new requests.
     pub max_age: Duration,
+    /// Window of a stream if HTTP/2 is offered.
+    pub stream_window: Option<u32>,
 }
 
 /// Bytes that a connection reads ahead, which is also the largest head of an answer. Each connection
@@ -40,6 +52,7 @@ const MAX_BUFFER_BYTES: usize = 256 * 1024;
 pub(super) struct ConnectionPool {
     connector: TimedConnector,
     limits: KeepLimits,
+    http1_origins: Arc<Http1Origins>,
     /// One for each worker that has sent a request.
     clients: Mutex<Vec<RuntimeClient>>,
 }
@@ -47,39 +60,45 @@ pub(super) struct ConnectionPool {
 /// The connections of one runtime, and the earliest time at which one of them may have been opened.
 struct RuntimeClient {
     runtime: runtime::Id,
-    client: HttpClient,
+    client: PoolClient,
     since: Instant,
 }
 
 impl RuntimeClient {
-    fn new(runtime: runtime::Id, connector: &TimedConnector, limits: KeepLimits) -> Self {
-        let client = tolerant_builder()
+    fn new(runtime: runtime::Id, pool: &ConnectionPool) -> Self {
+        let ConnectionPool { connector, limits, http1_origins, .. } = pool;
+        let streams = limits.stream_window.map(|stream_window| {
+            let max_head_bytes = u32::try_from(MAX_BUFFER_BYTES).unwrap_or(u32::MAX);
+            let limits = StreamLimits { stream_window, max_head_bytes, idle_timeout: limits.idle_timeout };
+            Arc::new(Multiplexer::new(connector, limits, Arc::clone(http1_origins)))
+        });
+        let http1 = tolerant_builder()
             // Without a timer, hyper-util removes expired connections only when it looks for one to use.
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(limits.idle_timeout)
             .pool_max_idle_per_host(limits.max_idle)
             .build(connector.clone());
-        Self { runtime, client, since: Instant::now() }
+        Self { runtime, client: PoolClient { http1, streams }, since: Instant::now() }
     }
 }
 
 impl ConnectionPool {
     pub(super) fn new(connector: TimedConnector, limits: KeepLimits) -> Self {
-        Self { connector, limits, clients: Mutex::default() }
+        Self { connector, limits, http1_origins: Arc::default(), clients: Mutex::default() }
     }
 
     /// Returns the client of the current runtime. Its connections are younger than the maximum age.
-    pub(super) fn client(&self) -> HttpClient {
+    pub(super) fn client(&self) -> PoolClient {
         let runtime = Handle::current().id();
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         let known = clients.iter_mut().find(|client| client.runtime == runtime);
         if let Some(current) = known {
             if current.since.elapsed() >= self.limits.max_age {
-                *current = RuntimeClient::new(runtime, &self.connector, self.limits);
+                *current = RuntimeClient::new(runtime, self);
             }
             return current.client.clone();
         }
-        let first = RuntimeClient::new(runtime, &self.connector, self.limits);
+        let first = RuntimeClient::new(runtime, self);
         let client = first.client.clone();
         clients.push(first);
         client
@@ -87,8 +106,8 @@ impl ConnectionPool {
 }
 
 /// Returns a client that opens a connection for each request and keeps none.
-pub(super) fn unpooled(connector: TimedConnector) -> HttpClient {
-    tolerant_builder().pool_max_idle_per_host(0).build(connector)
+pub(super) fn unpooled(connector: TimedConnector) -> PoolClient {
+    PoolClient { http1: tolerant_builder().pool_max_idle_per_host(0).build(connector), streams: None }
 }
 
 /// Returns a builder of clients that read odd answers as other clients do.
@@ -105,7 +124,6 @@ fn tolerant_builder() -> legacy::Builder {
 #[cfg(test)]
 mod tests {
     use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-    use std::sync::Arc;
 
     use bytes::Bytes;
     use http::Request;
@@ -140,9 +158,9 @@ mod tests {
         address
     }
 
-    async fn ask(client: &HttpClient, port: u16) -> Bytes {
+    async fn ask(client: &PoolClient, port: u16) -> Bytes {
         let request = Request::get(format!("http://upstream.test:{port}/")).body(ClientBody::empty());
-        let response = client.request(request.expect("a legal request")).await.expect("an answer");
+        let response = client.http1.request(request.expect("a legal request")).await.expect("an answer");
         response.into_body().collect().await.expect("a whole answer").to_bytes()
     }
 
@@ -152,7 +170,10 @@ mod tests {
         let connecting =
             Connecting { limit, limit_key: "limit", ca_file: None, ca_key: "none", proxies, identity: None };
         let connector = TimedConnector::with_resolver(connecting, resolver).expect("no file is read");
-        ConnectionPool::new(connector, KeepLimits { max_idle: 8, idle_timeout: Duration::from_mins(1), max_age })
+        ConnectionPool::new(
+            connector,
+            KeepLimits { max_idle: 8, idle_timeout: Duration::from_mins(1), max_age, stream_window: None },
+        )
     }
 
     #[tokio::test]

@@ -5,9 +5,9 @@ use std::error::Error;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::Incoming;
 use tokio::task::yield_now;
 
+use super::body::UpstreamBody;
 use super::memory_budget::Reservation;
 use super::{Failure, UnavailableReason, UpstreamReply};
 use crate::process::pace::Pace;
@@ -19,7 +19,7 @@ const OF_ENCODED_BODY: [&str; 7] =
 
 /// Reads an answer of at most `max_bytes`, counted after decoding.
 pub(super) async fn read_reply(
-    response: Response<Incoming>,
+    response: Response<UpstreamBody>,
     max_bytes: usize,
     asked: Encoding,
     reservation: &Reservation,

@@ -110,6 +110,7 @@ def the_network_policy_follows_the_addresses():
         ({"redis": {"url": "redis://a:7000, redis://b:7001"}}, [7000, 7001, 443]),
         ({"upstream": {"url": "HTTPS://gateway/tenant:80/v1"}}, [443]),
         ({"upstream": {"url": "mock:"}}, []),
+        ({"upstream": {"proxy": "http://proxy:3128"}}, [443, 3128]),
         ({"upstream": None}, [443]),
         ({"traces": {"endpoint": "http://collector:4318"}}, [443, 4318]),
         ({"traces": {"url": "https://collector/v1/traces"}, "upstream": {"url": "mock:"}}, [443]),

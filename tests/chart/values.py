@@ -94,6 +94,8 @@ WRONG = [
     {"config": {"upstream": {"api_key": "sk-in-the-open"}}},
     {"config": {"upstream": {"api_key_file": "/somewhere"}}},
     {"config": {"redis": {"password": "in-the-open"}}},
+    {"config": {"upstream": {"proxy": "http://me:in-the-open@proxy:3128"}}},
+    {"config": {"upstream": {"http2": "on"}}},
     {"config": {"listen": "0.0.0.0:7861"}},
     {"config": {"disk": {"path": "/tmp"}}},
     {"secrets": {"upstream": {"api_key_file": {"name": "openai"}}}},

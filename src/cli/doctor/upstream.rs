@@ -57,15 +57,12 @@ pub(super) async fn check(config: &Config) -> UpstreamReport {
 async fn steps(config: &Config, uri: &Uri, report: &mut UpstreamReport) -> Result<CheckResult, FailedStep> {
     let begun = Instant::now();
     let proxy = config.upstream.egress.proxies.proxy_for(uri);
-    let way = match proxy {
-        Some(proxy) => {
-            let address = connect(&resolve(&proxy.uri, &proxy.named_by).await?, &proxy.named_by).await?;
-            format!("the proxy {proxy} at {address}")
-        }
-        None => {
-            report.addresses = resolve(uri, "upstream.url").await?;
-            connect(&report.addresses, "upstream.url").await?.to_string()
-        }
+    let way = if let Some(proxy) = proxy {
+        let address = connect(&resolve(&proxy.uri, &proxy.named_by).await?, &proxy.named_by).await?;
+        format!("the proxy {proxy} at {address}")
+    } else {
+        report.addresses = resolve(uri, "upstream.url").await?;
+        connect(&report.addresses, "upstream.url").await?.to_string()
     };
     if uri.scheme_str() == Some("https") {
         handshake(config, uri, proxy.map(AsRef::as_ref)).await?;

@@ -10,4 +10,6 @@ pub struct EgressConfig {
     pub proxies: ProxyRules,
     /// `upstream.cert_file` and `upstream.key_file`.
     pub identity: Option<TlsConfig>,
+    /// `upstream.http2`: true if HTTP/2 is offered.
+    pub http2: bool,
 }

@@ -15,6 +15,7 @@ pub(super) fn egress(reader: &mut Reader, target: &UpstreamTarget) -> EgressConf
     EgressConfig {
         proxies: proxies(reader, "upstream.proxy", called),
         identity: identity(reader, "upstream.cert_file", "upstream.key_file"),
+        http2: reader.choice("upstream.http2", &[("off", false), ("auto", true)]),
     }
 }
 

@@ -91,6 +91,11 @@ pub(super) const KEYS: &[ConfigKey] = &[
         "PEM file with the client certificate chain for the upstream; requires upstream.key_file.",
     ),
     key("upstream.key_file", "none", "PEM file with the private key of upstream.cert_file."),
+    key(
+        "upstream.http2",
+        "\"off\"",
+        "Protocol of connections to the upstream: off (HTTP/1.1), or auto (HTTP/2 where the TLS handshake offers it).",
+    ),
     key("batch.max_inputs", "2048", "Maximum number of inputs in one upstream call.").live(),
     key(
         "batch.max_tokens",

@@ -16,6 +16,6 @@ pub use proxy::{ForwardProxy, ProxyRules};
 pub use reachable::reachable;
 pub use resolver::Resolver;
 pub use route::ProxyError;
-pub use timed::{Connecting, TimedConnector};
+pub use timed::{Connecting, OpenConnection, TimedConnector};
 pub use tls::{TlsError, roots_fault};
 pub use tracked::{ConnectionUse, Tracked};

@@ -31,25 +31,30 @@ pub struct ProxyError {
     cause: String,
 }
 
-/// Opens connections up to the server, without the TLS to the server itself.
+/// Opens connections up to the server, without the TLS to the server itself. Cheap to clone.
 #[derive(Clone)]
 pub(super) struct Router {
+    pub(super) parts: Arc<RouterParts>,
+    /// True if `http` addresses are reached through a tunnel as well, which a WebSocket needs.
+    pub(super) tunnels_all: bool,
+}
+
+/// Parts that all clones of a router share.
+pub(super) struct RouterParts {
     pub(super) direct: HttpConnector<Resolver>,
     /// Connects to a proxy.
     pub(super) to_proxy: HttpsConnector<HttpConnector<Resolver>>,
     pub(super) proxies: ProxyRules,
-    /// True if `http` addresses are reached through a tunnel as well, as WebSockets need it.
-    pub(super) tunnels_all: bool,
     /// Configuration key of the timeout.
     pub(super) limit_key: &'static str,
-    /// True while the proxy lets no connection through. Each change is logged once. Shared by all clones.
-    pub(super) is_blocked: Arc<AtomicBool>,
+    /// True while the proxy lets no connection through. Each change is logged once.
+    pub(super) is_blocked: AtomicBool,
 }
 
 impl Router {
     /// Returns the proxy that gets requests for an address in absolute form, without a tunnel.
     pub(super) fn forwarding_proxy(&self, uri: &Uri) -> Option<&Arc<ForwardProxy>> {
-        if self.tunnels_all || is_https(uri) { None } else { self.proxies.proxy_for(uri) }
+        if self.tunnels_all || is_https(uri) { None } else { self.parts.proxies.proxy_for(uri) }
     }
 
     /// Returns a service that connects until a deadline.
@@ -59,7 +64,7 @@ impl Router {
 
     /// Notes whether the proxy let a connection through, and logs a change.
     pub(super) fn note(&self, proxy: &ForwardProxy, error: Option<&ProxyError>) {
-        let was_blocked = self.is_blocked.swap(error.is_some(), Ordering::Relaxed);
+        let was_blocked = self.parts.is_blocked.swap(error.is_some(), Ordering::Relaxed);
         match error {
             Some(error) if !was_blocked => {
                 tracing::warn!("{error}; calls fail until it does, see docs/RUNBOOK.md");
@@ -69,15 +74,10 @@ impl Router {
         }
     }
 
-    async fn through(
-        mut self,
-        proxy: Arc<ForwardProxy>,
-        target: Uri,
-        deadline: Instant,
-    ) -> Result<RouteStream, BoxError> {
+    async fn through(self, proxy: Arc<ForwardProxy>, target: Uri, deadline: Instant) -> Result<RouteStream, BoxError> {
         let forwards = self.forwarding_proxy(&target).is_some();
-        let limit_key = self.limit_key;
-        let connecting = self.to_proxy.call(proxy.uri.clone());
+        let limit_key = self.parts.limit_key;
+        let connecting = self.parts.to_proxy.clone().call(proxy.uri.clone());
         let opening = async {
             let stream =
                 connecting.await.map_err(|error| format!("it cannot be reached: {}", root_cause_of(&*error)))?;
@@ -143,10 +143,10 @@ impl Service<Uri> for DeadlineRouter {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        if let Some(proxy) = self.router.proxies.proxy_for(&uri) {
+        if let Some(proxy) = self.router.parts.proxies.proxy_for(&uri) {
             return Box::pin(self.router.clone().through(Arc::clone(proxy), uri, self.deadline));
         }
-        let connecting = self.router.direct.call(uri);
+        let connecting = self.router.parts.direct.clone().call(uri);
         Box::pin(async move { Ok(MaybeHttpsStream::Http(connecting.await?)) })
     }
 }

@@ -4,6 +4,7 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use tower_service::Service;
 use super::keepalive::{KEEPALIVE, KEEPALIVE_PROBES};
 use super::proxy::ProxyRules;
 use super::resolver::Resolver;
-use super::route::{ProxyError, RouteStream, Router, refused_credentials};
+use super::route::{ProxyError, RouteStream, Router, RouterParts, refused_credentials};
 use super::tls::{TlsError, tls_config, with_identity};
 use super::tracked::Tracked;
 use crate::process::certificate::ReloadableCertificate;
@@ -44,6 +45,9 @@ pub struct Connecting<'a> {
 
 /// Connection before its use is tracked.
 type Stream = MaybeHttpsStream<RouteStream>;
+
+/// An open connection.
+pub type OpenConnection = TokioIo<Tracked<TokioIo<Stream>>>;
 
 /// Connector that establishes connections within a timeout.
 #[derive(Clone)]
@@ -80,23 +84,32 @@ impl TimedConnector {
         // A proxy gets no client certificate, which is meant for the server.
         let to_proxy = HttpsConnector::from((tcp.clone(), Arc::clone(&tls)));
         let tls = identity.map_or(tls.clone(), |identity| Arc::new(with_identity(&tls, identity)));
-        let router = Router {
-            direct: tcp,
-            to_proxy,
-            proxies: proxies.clone(),
-            tunnels_all: false,
-            limit_key,
-            is_blocked: Arc::default(),
-        };
+        let is_blocked = AtomicBool::new(false);
+        let parts = Arc::new(RouterParts { direct: tcp, to_proxy, proxies: proxies.clone(), limit_key, is_blocked });
+        let router = Router { parts, tunnels_all: false };
         Ok(Self { router, tls, limit })
     }
 
-    /// Returns a connector for WebSockets: proxies pass them only through tunnels (RFC 6455, section 4.1).
+    /// Returns a connector for requests that upgrade to a WebSocket, which a proxy passes only through a tunnel (RFC 6455,
+    /// section 4.1).
     #[must_use]
     pub fn for_websockets(&self) -> Self {
         let mut connector = self.clone();
         connector.router.tunnels_all = true;
         connector
+    }
+
+    /// Returns a connector that offers HTTP/2 beside HTTP/1.1 in TLS handshakes.
+    #[must_use]
+    pub fn offering_http2(&self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self { tls: Arc::new(tls), ..self.clone() }
+    }
+
+    /// Returns the timeout of a connection and its configuration key.
+    pub fn limit(&self) -> (Duration, &'static str) {
+        (self.limit, self.router.parts.limit_key)
     }
 
     /// Adds the credentials of the proxy to a request that the proxy gets itself, and not through a tunnel.
@@ -118,7 +131,7 @@ impl TimedConnector {
 }
 
 impl Service<Uri> for TimedConnector {
-    type Response = TokioIo<Tracked<TokioIo<Stream>>>;
+    type Response = OpenConnection;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -128,7 +141,7 @@ impl Service<Uri> for TimedConnector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let (key, is_forwarded) = (self.router.limit_key, self.router.forwarding_proxy(&uri).is_some());
+        let (key, is_forwarded) = (self.router.parts.limit_key, self.router.forwarding_proxy(&uri).is_some());
         let (router, tls, limit) = (self.router.clone(), Arc::clone(&self.tls), self.limit);
         Box::pin(async move {
             let deadline = Instant::now() + limit;

@@ -47,6 +47,11 @@ impl ConnectionUse {
         self.0.answered.swap(true, Ordering::Relaxed)
     }
 
+    /// Returns true if a response has arrived over the connection.
+    pub fn has_answered(&self) -> bool {
+        self.0.answered.load(Ordering::Relaxed)
+    }
+
     /// Returns true if the connection had answered before, and no byte arrived after the last request.
     pub fn died_unanswered(&self) -> bool {
         let UseCounters { answered, received, received_before, .. } = &*self.0;
@@ -77,6 +82,18 @@ pub struct Tracked<S> {
 impl<S> Tracked<S> {
     pub(super) fn new(stream: S, is_forwarded: bool) -> Self {
         Self { stream, usage: ConnectionUse::default(), is_forwarded }
+    }
+
+    /// Returns the record of the connection's use.
+    pub const fn usage(&self) -> &ConnectionUse {
+        &self.usage
+    }
+}
+
+impl<S: Connection> Tracked<S> {
+    /// Returns true if the TLS handshake chose HTTP/2.
+    pub fn chose_http2(&self) -> bool {
+        self.stream.connected().is_negotiated_h2()
     }
 }
 

@@ -18,6 +18,8 @@ pub(crate) struct Script {
 pub(crate) const OPENAI_PYTHON: Script = Script { interpreter: "py/bin/python", file: "openai_python.py" };
 /// The newest openai package for Python, with the content codings that it gets.
 pub(crate) const OPENAI_COMPRESSED: Script = Script { interpreter: "py/bin/python", file: "openai_compressed.py" };
+/// The choice of a proxy by the newest openai package for Python.
+pub(crate) const PROXY_CHOICE: Script = Script { interpreter: "py/bin/python", file: "proxy_choice.py" };
 /// The openai package for Python in major version 1, without numpy.
 pub(crate) const OPENAI_PYTHON_1: Script = Script { interpreter: "py1/bin/python", file: "openai_python.py" };
 /// `LangChain`'s embeddings.

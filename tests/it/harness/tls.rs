@@ -68,13 +68,22 @@ impl Identity {
         TlsAcceptor::from(Arc::new(config.expect("key and certificate belong together")))
     }
 
+    /// Returns an acceptor that chooses HTTP/2.
+    pub(crate) fn http2_acceptor(&self) -> TlsAcceptor {
+        let mut config = ServerConfig::clone(self.acceptor().config());
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(config))
+    }
+
     /// Returns an acceptor that requires one of these certificates of its clients.
     fn acceptor_for(&self, clients: &[&Self]) -> TlsAcceptor {
         use rustls::pki_types::pem::PemObject as _;
         let key = PrivateKeyDer::from_pem_slice(self.key_pem.as_bytes()).expect("the key is PEM");
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
-        clients.iter().for_each(|client| roots.add(client.der.clone()).expect("the certificate is well formed"));
+        for client in clients {
+            roots.add(client.der.clone()).expect("the certificate is well formed");
+        }
         let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
         let verifier = verifier.build().expect("there are roots");
         let builder = ServerConfig::builder_with_provider(provider);

@@ -22,6 +22,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("clap", &["cli/"]),
     ("flate2", &["wire/coding/"]),
     ("getrandom", &["process/random.rs"]),
+    ("h2", &["upstream/http2.rs"]),
     ("hdrhistogram", &["observe/metrics/"]),
     ("humantime", &["process/clock.rs", "config/"]),
     ("hyper_rustls", &["process/connector/"]),
