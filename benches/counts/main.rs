@@ -18,7 +18,7 @@ use vecho::cache::at_rest::{self, ChecksumKey, ChecksumKeys};
 use vecho::cache::{Record, Times};
 use vecho::flow::plan::Plan;
 use vecho::key::{Key, KeyBuilder, Tag};
-use vecho::learned::{AcceptedCredential, AcceptedCredentials, ModelIdentity, Spaces};
+use vecho::learned::{Acceptance, AcceptedCredential, AcceptedCredentials, ModelIdentity, Spaces};
 use vecho::observe::metrics::{Ended, InputSource, Metrics, Outcome, RequestUsage, Route};
 use vecho::vector::packed::{Codec, Form, Packed};
 use vecho::vector::{CosineQuery, Vector};
@@ -91,7 +91,7 @@ fn accepted_credential(iterations: u64) {
     let all: Vec<AcceptedCredential> =
         keys.iter().map(|credential| AcceptedCredential { credential: *credential, subject: keys[0] }).collect();
     for voucher in &all {
-        vouchers.accept(*voucher, 3_600_000, 0);
+        vouchers.accept(*voucher, Acceptance { until_ms: 3_600_000, owner: None }, 0);
     }
     let mut next = all.iter().cycle();
     for _ in 0..iterations {

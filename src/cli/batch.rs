@@ -111,7 +111,8 @@ impl BatchCaller<'_> {
     /// Returns those settings if the running vecho would look up the sample under the same keys.
     ///
     /// With `OPENAI_API_KEY` set, this process assumes that vecho holds the key. The running vecho may have been started
-    /// without it, so that its callers send their own. Their credential is then part of the keys.
+    /// without it, so that its callers send their own. Their credential, or the owner of their token, is then part of
+    /// the keys.
     async fn agreed(
         self,
         client: &Client,
@@ -120,6 +121,10 @@ impl BatchCaller<'_> {
         let mut candidates = vec![self.settings_for(self.config.clone())?];
         if self.config.upstream.api_key.is_some() && self.credential.has_key() {
             candidates.push(self.settings_for(credential::of_callers(&self.config))?);
+        }
+        if self.credential.has_key() {
+            // The claims of the key name its owner only if it is a token; otherwise these keys are those of above.
+            candidates.push(self.settings_for(credential::of_token_owners(&self.config))?);
         }
         for key_settings in &candidates {
             // The first request cannot be cached, so there are no keys to compare.

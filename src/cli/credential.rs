@@ -3,7 +3,7 @@
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::{Config, KeyHeader, Origin, Scope, Secret};
+use crate::config::{CallerIdentity, Config, KeyHeader, Origin, Scope, Secret};
 
 /// Environment variables of OpenAI clients and the headers that carry their values.
 const VARIABLES: &[(&str, &str)] = &[("OPENAI_ORG_ID", "openai-organization"), ("OPENAI_PROJECT_ID", "openai-project")];
@@ -19,6 +19,13 @@ pub(super) fn of_callers(config: &Config) -> Config {
         of_callers.cache.scope = Scope::Credential;
     }
     of_callers
+}
+
+/// Returns the configuration of a vecho whose callers are named by the claims of their own tokens.
+pub(super) fn of_token_owners(config: &Config) -> Config {
+    let mut of_owners = of_callers(config);
+    of_owners.auth.identity = CallerIdentity::Token;
+    of_owners
 }
 
 /// Returns the configuration of the vecho that will serve these entries, if none is running.

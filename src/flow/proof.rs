@@ -40,13 +40,12 @@ impl Request<'_> {
         }
         let key = accepted.credential.extend(Tag::Scope, accepted.subject.as_bytes());
         let Claims { waiters, lead, .. } = self.flow.proofs.claim(&[key]);
-        let proof = match lead {
-            Some(lead) => Box::pin(self.lead_proof(lead)).await,
-            None => {
-                let until = self.context().deadline.min(Instant::now() + MAX_WAIT);
-                drop(timeout_at(until, waiters[0].completion()).await);
-                None
-            }
+        let proof = if let Some(lead) = lead {
+            Box::pin(self.lead_proof(lead)).await
+        } else {
+            let until = self.context().deadline.min(Instant::now() + MAX_WAIT);
+            drop(timeout_at(until, waiters[0].completion()).await);
+            None
         };
         self.trusted = self.flow.accepted_credentials.holds(&accepted, self.flow.clock.now_ms());
         proof

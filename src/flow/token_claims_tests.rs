@@ -194,9 +194,12 @@ fn only_one_header_with_the_bearer_scheme_is_read() {
         TokenClaims::of(&headers).is_some()
     };
     assert!(of(&[format!("Bearer {good}")]) && of(&[format!("bearer  {good} ")]));
-    for bad in
-        [&[][..], &[good.clone()], &[format!("Basic {good}")], &[format!("Bearer {good}"), "Bearer x".to_owned()]]
-    {
+    for bad in [
+        &[][..],
+        std::slice::from_ref(&good),
+        &[format!("Basic {good}")],
+        &[format!("Bearer {good}"), "Bearer x".to_owned()],
+    ] {
         assert!(!of(bad), "{bad:?}");
     }
 }

@@ -55,6 +55,39 @@ async fn the_token_of_an_application_in_the_environment_is_left_to_it() {
     }
     let senders: Vec<_> = stub.calls().iter().map(|call| call.header("authorization").map(str::to_owned)).collect();
     assert_eq!(senders.last(), Some(&Some(format!("Bearer {second}"))), "each caller pays by its own token");
+    let log = vecho.stop().log;
+    for token in [&first, &second] {
+        let signature = token.rsplit('.').next().expect("a token has parts");
+        assert!(!log.contains(signature) && !warmed.contains(signature), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn an_imported_batch_job_belongs_to_the_owner_of_the_token() {
+    let (stub, folder) = (Stub::start(), Folder::new("tokens-batch"));
+    let [first, second] = [valid("me", 1), valid("me", 2)];
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_AUTH_IDENTITY", "token")]);
+    let request = json!({"custom_id": "1", "method": "POST", "url": "/v1/embeddings",
+                         "body": {"model": "tiny", "input": "a", "encoding_format": "float"}});
+    let item = json!({"object": "embedding", "index": 0, "embedding": Stub::vector("tiny", None, "a")});
+    let body =
+        json!({"object": "list", "data": [item], "model": "tiny", "usage": {"prompt_tokens": 1, "total_tokens": 1}});
+    let answer = json!({"custom_id": "1", "response": {"status_code": 200, "body": body}, "error": null});
+    let files =
+        [folder.write("requests.jsonl", request.to_string()), folder.write("answers.jsonl", answer.to_string())];
+    let (public, admin, base) = (vecho.public().to_string(), vecho.admin().to_string(), stub.base_url());
+    // The command does not know the setting of the running vecho, and asks it.
+    let environment = [
+        ("VECHO_LISTEN", public.as_str()),
+        ("VECHO_ADMIN_LISTEN", admin.as_str()),
+        ("VECHO_UPSTREAM_URL", &base),
+        ("OPENAI_API_KEY", &first),
+    ];
+    let imported = run(&environment, &["import-batch", &files[0], &files[1]]);
+    assert!(imported.contains("imported 1 record"), "{imported}");
+    embed(&vecho, &second, "proof").await;
+    assert_eq!(embed(&vecho, &second, "a").await.cache(), "hit", "{imported}");
+    assert_eq!(embed(&vecho, &valid("other", 1), "a").await.cache(), "miss");
 }
 
 #[tokio::test]

@@ -1,11 +1,12 @@
 //! Forged tokens: right claims without the issuer's signature. The upstream refuses them, and vecho serves them nothing.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::issued::{ask, ask_as, assert_unauthorized, forged, start, token};
+use super::issued::{NOW, ask, ask_as, assert_unauthorized, claims, forged, signed, start, token};
 use crate::harness::front::{texts_of, tiny};
+use crate::harness::stub::DEADLINE;
 use crate::harness::{Behaviour, Front, Inside, Stub};
 
 /// Settings of the scopes in which callers bring their own tokens.
@@ -69,8 +70,8 @@ async fn a_forged_token_joins_no_fetch_and_its_answer_waits_for_the_upstream() {
         // A text that is being fetched, one that is cached, and one that is unknown take the same way.
         let mut requests = Vec::new();
         for (place, text) in ["new", "a", "unknown"].into_iter().enumerate() {
-            let settings = super::issued::signed(&super::issued::claims("me", 1), &format!("forger {place}"));
-            requests.push(ask(&front, &settings, &[text]).send_meanwhile());
+            let forged = signed(&claims("me", 1), &format!("forger {place}"));
+            requests.push(ask(&front, &forged, &[text]).send_meanwhile());
         }
         front.stub.held(4).await;
         front.stub.release_all();
@@ -79,6 +80,29 @@ async fn a_forged_token_joins_no_fetch_and_its_answer_waits_for_the_upstream() {
             assert_unauthorized(&request.await.expect("it must end"));
         }
     }
+}
+
+/// Only the owner's call is held, so a request that joined it would have no answer yet.
+#[tokio::test]
+async fn a_token_that_is_expired_or_was_refused_joins_no_fetch() {
+    let (front, good) = started(&[]).await;
+    let accepted = format!("Bearer {good}");
+    front.stub.when(move |call| call.header("authorization") == Some(&accepted), Behaviour::Gate);
+    front.stub.always(Behaviour::Delay(Duration::from_millis(100)));
+    let fetch = ask(&front, &good, &["new"]).send_meanwhile();
+    front.stub.held(1).await;
+    let mut expired = claims("me", 1);
+    expired["exp"] = json!(NOW - 1);
+    for token in [signed(&expired, "forger"), forged("me")] {
+        // The second request waits for the proof of the first one, and then asks for itself.
+        let pair = [0, 1].map(|_| ask(&front, &token, &["new"]).send_meanwhile());
+        for request in pair {
+            assert_unauthorized(&request.await.expect("it must end"));
+        }
+    }
+    assert!(!fetch.is_finished());
+    front.stub.release_all();
+    assert_eq!(fetch.await.expect("it must end").vectors(), tiny(&["new"]));
 }
 
 #[tokio::test]
@@ -184,6 +208,12 @@ async fn a_request_that_is_accepted_for_another_header_proves_nothing_about_its_
 
 /// With four requests under way, a further one is admitted only if it belongs to another caller.
 async fn is_admitted_beside(front: &Front, holder: &str, other: &str) -> bool {
+    // An answer may arrive before its request has left.
+    let begun = Instant::now();
+    while front.metric("vecho_requests_in_flight").await > 0.0 {
+        assert!(begun.elapsed() < DEADLINE, "earlier requests must end");
+        tokio::task::yield_now().await;
+    }
     front.stub.always(Behaviour::Gate);
     let held: Vec<_> = (0..4).map(|number| ask(front, holder, &[&format!("held {number}")]).send_meanwhile()).collect();
     front.reaches("vecho_requests_in_flight", 4.0).await;

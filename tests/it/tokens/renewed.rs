@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::issued::{LIFETIME, NOW, ask, ask_as, claims, signed, start, token};
 use crate::disk::ground::Folder;
 use crate::harness::front::{texts_of, tiny};
+use crate::harness::stub::Limits;
 use crate::harness::{Behaviour, Inside, Stub};
 use crate::randomised::dice::Dice;
 
@@ -129,6 +130,20 @@ async fn a_large_first_request_sends_each_of_its_texts_once() {
 }
 
 #[tokio::test]
+async fn a_renewed_token_keeps_what_calls_of_its_owner_have_learned() {
+    let front = start(&[("upstream.max_concurrent", "1")]).await;
+    front.stub.set_limits(Limits { inputs: 10, ..Limits::default() });
+    let refused = |from: usize| front.texts_sent()[from..].iter().filter(|texts| texts.len() > 10).count();
+    for number in 1..=3 {
+        let calls = front.texts_sent().len();
+        let texts: Vec<String> = (0..40).map(|text| format!("{number} {text}")).collect();
+        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+        assert_eq!(ask(&front, &token("me", number), &texts).send().await.vectors(), tiny(&texts), "{number}");
+        assert_eq!(refused(calls) > 0, number == 1, "the limit is found once: {:?}", front.texts_sent());
+    }
+}
+
+#[tokio::test]
 async fn tokens_of_one_owner_share_a_fetch() {
     let front = start(&[]).await;
     for number in 1..=2 {
@@ -174,7 +189,7 @@ async fn an_expired_token_is_not_served_from_the_cache() {
     for cache in ["miss", "hit", "hit", "hit"] {
         assert_eq!(ask_as(&front, &first, "a").await.cache(), cache);
     }
-    front.pass(Duration::from_secs(LIFETIME) - Duration::from_millis(1));
+    front.pass(Duration::from_millis(LIFETIME * 1_000 - 1));
     assert_eq!(ask_as(&front, &first, "a").await.cache(), "hit");
     front.pass(Duration::from_millis(1));
     // The stub accepts expired tokens, as a server with another clock does. They are still not served from the cache.
