@@ -22,6 +22,7 @@ mod request_guard;
 mod routes;
 mod service;
 mod similar;
+mod tei_upstream;
 mod traced;
 
 pub use body::ReplyBody;

@@ -6,7 +6,7 @@ use super::admission::{AdmissionBounds, AdmissionLimit};
 use super::cors::CorsCache;
 use super::decode::BodyDecoder;
 use super::reply::Replies;
-use super::similar::TeiUpstream;
+use super::tei_upstream::TeiUpstream;
 use crate::cache::reply_cache::ReplyCache;
 use crate::config::Live;
 use crate::flow::Flow;

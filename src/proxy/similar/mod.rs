@@ -4,8 +4,6 @@ mod handle;
 mod lengths;
 mod route;
 mod score;
-mod tei;
 mod unranked;
 
 pub(super) use route::SimilarRoute;
-pub(super) use tei::TeiUpstream;

@@ -9,7 +9,7 @@ const FORWARD_FOR_MS: u64 = 5 * 60 * 1000;
 
 /// State of the upstream for requests in TEI's form that name no model.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct TeiUpstream {
+pub(super) struct TeiUpstream {
     /// True once a request was ranked. From then on, a refusal is the fault of its request.
     has_ranked: AtomicBool,
     forward_until_ms: AtomicU64,
