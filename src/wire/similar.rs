@@ -125,13 +125,12 @@ impl<'a> WrittenMembers<'a> {
         }
         let names_model = path_model == PathModel::Yes || self.members.iter().any(|(name, _)| name == "model");
         let form = if self.tei_inputs.is_some() { SimilarForm::Scores } else { SimilarForm::Ranking };
-        let (query, candidates) = match self.tei_inputs.take() {
-            Some(inputs) => self.tei_inputs(inputs)?,
-            None => {
-                // Outside of TEI's form, it is a member of the embeddings requests.
-                self.members.extend(self.tei_parameters.map(|value| ("parameters".to_owned(), value)));
-                (self.query, self.candidates)
-            }
+        let (query, candidates) = if let Some(inputs) = self.tei_inputs.take() {
+            self.tei_inputs(inputs)?
+        } else {
+            // Outside of TEI's form, it is a member of the embeddings requests.
+            self.members.extend(self.tei_parameters.map(|value| ("parameters".to_owned(), value)));
+            (self.query, self.candidates)
         };
         let query = query.ok_or_else(|| SimilarFault::of("query", "is missing: a text, a token array or a vector."))?;
         let candidates = candidates.ok_or_else(|| SimilarFault::of("candidates", "is missing: a list of texts."))?;

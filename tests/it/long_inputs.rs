@@ -1,11 +1,13 @@
 //! Inputs over the limit of their model: passed on, refused or cut, as `limits.long_input` says.
 
+use std::net::SocketAddr;
+
 use serde_json::{Value, json};
 
 use crate::disk::ground::Folder;
 use crate::forgetting::forget;
 use crate::harness::stub::tokens;
-use crate::harness::{Front, Stub};
+use crate::harness::{Front, Inside, Stub};
 
 const SMALL: &str = "text-embedding-3-small";
 
@@ -79,8 +81,8 @@ async fn explained(front: &Front, request: &Value) -> Value {
 }
 
 /// Forgets the inputs of a request, and returns the number of entries that left a tier.
-async fn forgotten(front: &Front, request: &Value, tier: &str) -> Value {
-    let answer = forget(front.admin(), &[], request).await;
+async fn forgotten(admin: SocketAddr, request: &Value, tier: &str) -> Value {
+    let answer = forget(admin, &[], request).await;
     assert_eq!((answer.status, &answer.json()["pending"]), (200, &json!([])), "{answer:?}");
     answer.json()["removed_entries"][tier].clone()
 }
@@ -93,7 +95,7 @@ async fn the_entry_of_a_cut_input_is_explained_and_forgotten_by_the_longer_text(
     assert_eq!(front.ask(&request).await.cache(), "hit");
     let states = explained(&front, &request).await["inputs"].clone();
     assert_eq!([&states[0]["state"], &states[1]["state"]], ["fresh"; 2], "{states}");
-    assert_eq!(forgotten(&front, &body(SMALL, long("word")), "memory").await, 1);
+    assert_eq!(forgotten(front.admin(), &body(SMALL, long("word")), "memory").await, 1);
     assert_eq!(explained(&front, &request).await["inputs"][1]["state"], "missing");
     assert_eq!(front.ask(&request).await.sources(), "memory=1, upstream=1");
 }
@@ -102,19 +104,22 @@ async fn the_entry_of_a_cut_input_is_explained_and_forgotten_by_the_longer_text(
 async fn a_forget_covers_the_text_as_written_and_as_cut_whatever_the_setting_is_by_now() {
     let folder = Folder::new();
     let request = body("own", long("word"));
+    let with = async |treatment| {
+        // The built-in upstream has no limit of tokens.
+        Inside::start("mock:", &[("limits.long_input", treatment), ("disk.path", folder.text())]).await
+    };
     for (before, after) in [("own=truncate", "own=pass"), ("own=pass", "own=truncate"), ("own=pass", "own=reject")] {
-        let with = |treatment| [("limits.long_input", treatment), ("disk.path", folder.text())];
-        let front = Front::with(&with(before)).await;
-        front.ask(&request).await;
-        assert_eq!(front.ask(&request).await.cache(), "hit", "{before}");
-        front.stop().await;
-        let front = Front::with(&with(after)).await;
-        assert_eq!(forgotten(&front, &request, "disk").await, 1, "{before} {after}");
-        front.stop().await;
-        let front = Front::with(&with(before)).await;
-        assert_eq!(front.ask(&request).await.cache(), "miss", "{before} {after}");
-        assert_eq!(forgotten(&front, &request, "memory").await, 1);
-        front.stop().await;
+        let vecho = with(before).await;
+        vecho.embed(&request).await;
+        assert_eq!(vecho.embed(&request).await.cache(), "hit", "{before}");
+        vecho.stop().await;
+        let vecho = with(after).await;
+        assert_eq!(forgotten(vecho.admin(), &request, "disk").await, 1, "{before} {after}");
+        vecho.stop().await;
+        let vecho = with(before).await;
+        assert_eq!(vecho.embed(&request).await.cache(), "miss", "{before} {after}");
+        assert_eq!(forgotten(vecho.admin(), &request, "memory").await, 1);
+        vecho.stop().await;
     }
 }
 

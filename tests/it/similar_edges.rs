@@ -39,7 +39,8 @@ async fn a_too_long_entry_is_named_before_anything_is_sent() {
     assert_eq!(front.calls(), 0);
     assert!((front.metric(r#"vecho_rejected_total{reason="long_input"}"#).await - 3.0).abs() < f64::EPSILON);
     let unlimited = json!({"model": TINY, "query": "q", "candidates": [long()]});
-    assert_eq!(similar(&front, &unlimited).await.status, 200, "the length of this model is unknown");
+    similar(&front, &unlimited).await;
+    assert_ne!(front.calls(), 0, "the length of this model is unknown, so the service decides");
 }
 
 #[tokio::test]

@@ -39,6 +39,7 @@ impl PurgeStamp {
     }
 
     /// Returns the counts that matter at this time. The count of a key ends, and every process drops it then.
+    #[must_use]
     pub const fn at(self, now_ms: u64) -> Self {
         Self { input: if self.input > now_ms { self.input } else { 0 }, ..self }
     }

@@ -109,7 +109,7 @@ async fn purges_of_two_disconnected_replicas_both_count() {
 async fn an_oversized_foreign_list_of_purges_takes_the_tier_down() {
     let (redis, stub) = (Redis::start(), Stub::start());
     let one = replica(&stub, &redis.url(), &[]).await;
-    let fill = "for n = 1, 20001 do redis.call('HSET', KEYS[1], 'model:' .. n, 1) end";
+    let fill = "for n = 1, 192001 do redis.call('HSET', KEYS[1], 'model:' .. n, 1) end";
     redis.cli(&["eval", fill, "1", "vecho:1:purges"]);
     goes_down(&one).await;
     assert_eq!(sources(&one, &["a"]).await, "upstream=1");
