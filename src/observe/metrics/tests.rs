@@ -17,6 +17,8 @@ fn values(text: &str, series: &str) -> Option<f64> {
 fn a_scrape_holds_the_catalogue_and_nothing_else() {
     let metrics = Metrics::new("1.2.3");
     metrics.accounts().of("a model", "", "a model");
+    let budget = BudgetFigures { key: "a key", namespace: String::new(), limit: 2.0, spent: 1.0 };
+    metrics.budget.show(&[budget]);
     let text = metrics.render().1;
     let shown: BTreeSet<String> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(Into::into).collect();
