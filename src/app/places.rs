@@ -45,5 +45,5 @@ pub(super) fn router(client: &Arc<UpstreamClient>, handles: &CallHandles<'_>) ->
     };
     let places = targets.into_iter().enumerate().map(place).collect::<Result<_, TlsError>>()?;
     let references = StoredReferences { tiers: Arc::clone(tiers), clock: clock.clone() };
-    Ok(Router::several(places, Some(Arc::new(references)), live.clone(), reports()))
+    Ok(Router::several(places, Some(Arc::new(references)), live.clone(), (Arc::clone(metrics), throttled.clone())))
 }

@@ -17,6 +17,8 @@ struct ReportedUsage {
 pub fn reported_tokens(part: &[u8]) -> Option<u64> {
     let at = memmem::rfind(part, USAGE)?;
     let rest = part[at + USAGE.len()..].trim_ascii_start().strip_prefix(b":")?;
+    // An array would be accepted as a list of the members in order.
+    let rest = Some(rest.trim_ascii_start()).filter(|rest| rest.starts_with(b"{"))?;
     let mut values = serde_json::Deserializer::from_slice(rest).into_iter::<ReportedUsage>();
     let usage = values.next()?.ok()?;
     usage.prompt_tokens.or(usage.total_tokens)

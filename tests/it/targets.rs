@@ -92,6 +92,19 @@ async fn calls_carry_the_key_of_their_target_and_answers_its_name() {
 }
 
 #[tokio::test]
+async fn secrets_of_callers_reach_no_other_target_than_the_first() {
+    let group = Group::start(2).await;
+    let secrets = [("authorization", "Bearer sk-caller"), ("x-goog-api-key", "g"), ("cookie", "c=1"), ("x-plain", "p")];
+    group.inside.embed_with(&secrets, texts_of(&["x"])).await;
+    group.stubs[0].down().await;
+    assert_eq!(group.inside.embed_with(&secrets, texts_of(&["y"])).await.status, 200);
+    let [first, second] = [0, 1].map(|place| group.calls(place).remove(0));
+    assert_eq!((first.header("authorization"), first.header("cookie")), (Some("Bearer sk-a"), Some("c=1")));
+    assert_eq!((second.header("authorization"), second.header("x-plain")), (Some("Bearer sk-b"), Some("p")));
+    assert!(second.header("cookie").is_none() && second.header("x-goog-api-key").is_none());
+}
+
+#[tokio::test]
 async fn a_dead_target_is_left_at_once_and_its_entries_stay() {
     let group = Group::start(2).await;
     group.embed(&["x"]).await;

@@ -145,7 +145,7 @@ impl Reading {
 
     /// Counts the vectors of an answer by their length. Base64 of unknown content has none.
     fn measure(&self, line: &BatchLine<'_>, body: &RawValue, lengths: &mut VectorLengths) {
-        let is_trusted = self.speaks_f32(line);
+        let is_trusted = self.speaks_f32();
         if line.request.encoding != Encoding::Float && !is_trusted {
             return;
         }
@@ -161,7 +161,7 @@ impl Reading {
         let known = self.lengths.of(&line.space)?;
         // Without a known length, base64 may contain float64 as well as f32.
         let base64 = match line.asked().or(known) {
-            _ if self.speaks_f32(line) => Base64::Trusted,
+            _ if self.speaks_f32() => Base64::Trusted,
             Some(length) => Base64::Proven(length),
             None => Base64::Unproven,
         };
@@ -170,7 +170,7 @@ impl Reading {
         Ok(self.records(line, &answer))
     }
 
-    fn speaks_f32(&self, line: &BatchLine<'_>) -> bool {
+    fn speaks_f32(&self) -> bool {
         speaks_f32(&self.key_settings.config)
     }
 
@@ -178,7 +178,7 @@ impl Reading {
         let asked_model = line.request.space.model_name();
         let model: Arc<str> = Arc::from(answer.model.as_deref().unwrap_or(asked_model));
         let asked_as = if asked_model.is_empty() { Arc::clone(&model) } else { Arc::from(asked_model) };
-        let (times, counts) = (self.times(), token_counts(&line.request, answer, self.speaks_f32(line)));
+        let (times, counts) = (self.times(), token_counts(&line.request, answer, self.speaks_f32()));
         let checksum_keys = ChecksumKeys::new(self.key_settings.config.cache.key_secret.as_ref());
         let records = line.keys.iter().zip(answer.vectors.iter().zip(counts)).map(|(key, (vector, tokens))| {
             let identity = ModelIdentity { model: Arc::clone(&model), dimension: vector.dimension(), revision: 0 };

@@ -138,7 +138,7 @@ impl Watched {
     fn begin(&mut self, flow: &Arc<Flow>, config: &Config, told: Told) {
         let times = times(flow, config);
         let records = records_of(told.fetched, &told.identity, (times, &self.asked_model));
-        self.reference.keep(records, &flow.tiers, told.begun);
+        self.reference.keep(&records, &flow.tiers, told.begun);
         (self.confirmed_ms, self.distance, self.is_told) = (times.created_ms, 0.0, false);
     }
 
@@ -146,7 +146,7 @@ impl Watched {
     fn confirm(&mut self, flow: &Arc<Flow>, config: &Config, known: Opened) {
         let (times, begun) = (times(flow, config), flow.tiers.generation());
         let records = known.confirmed(times, &self.asked_model);
-        self.reference.keep(records, &flow.tiers, begun);
+        self.reference.keep(&records, &flow.tiers, begun);
         (self.confirmed_ms, self.is_told) = (times.created_ms, false);
     }
 

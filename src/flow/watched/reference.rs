@@ -44,11 +44,11 @@ impl SpaceReference {
     }
 
     /// Replaces the vectors, here and in the tiers below memory.
-    pub(in crate::flow) fn keep(&mut self, records: Vec<Record>, tiers: &Stack, begun: Generation) {
-        for (key, record) in self.keys.iter().zip(&records) {
+    pub(in crate::flow) fn keep(&mut self, records: &[Record], tiers: &Stack, begun: Generation) {
+        for (key, record) in self.keys.iter().zip(records) {
             tiers.keep_below(*key, record, begun);
         }
-        self.adopt(&records, tiers);
+        self.adopt(records, tiers);
     }
 
     /// Replaces the vectors by those that another process has stored.

@@ -20,6 +20,8 @@ fn a_scrape_holds_the_catalogue_and_nothing_else() {
     metrics.targets.begin(&["a"]);
     metrics.targets.compared(0, "a model", true);
     metrics.watch.checked(WatchResult::Same, "a model", 0.0);
+    let budget = BudgetFigures { key: "a key", namespace: String::new(), limit: 2.0, spent: 1.0 };
+    metrics.budget.show(&[budget]);
     let text = metrics.render().1;
     let shown: BTreeSet<String> =
         text.lines().filter_map(|line| line.strip_prefix("# TYPE ")).map(Into::into).collect();

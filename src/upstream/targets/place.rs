@@ -11,6 +11,7 @@ use crate::config::TargetConfig;
 use crate::key::{Key, Tag};
 use crate::upstream::call_executor::CallExecutor;
 use crate::upstream::endpoint::{is_known_service, is_under, upstream_uri};
+use crate::upstream::headers::SECRETS_ELSEWHERE;
 use crate::upstream::{LaneProperties, UriTooLong};
 use crate::wire::{Base64, Space};
 
@@ -76,7 +77,15 @@ impl TargetPlace {
             (Base64::Trusted, None) if !is_known => Base64::Unproven,
             (known, _) => known,
         };
+        let mut headers = properties.headers.clone();
+        if self.index > 0 {
+            // It may belong to someone else, so it gets no secret that a caller meant for the first target.
+            for name in &SECRETS_ELSEWHERE {
+                headers.remove(name);
+            }
+        }
         Ok(LaneProperties {
+            headers,
             uri: rebased(&properties.uri, first, &self.target.url)?,
             space: self.space(&properties.space).into_owned(),
             model: self.key(&properties.model),

@@ -17,7 +17,7 @@ pub struct Reference {
     pub vectors: Vec<Vector>,
 }
 
-/// TargetPlace where references outlive the process.
+/// Storage in which references outlive the process.
 pub trait References: Send + Sync {
     /// Returns the reference of a model, if there is any.
     fn find(&self, model: Key) -> BoxFuture<'_, Result<Option<Reference>, UnreadReferences>>;

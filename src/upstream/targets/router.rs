@@ -302,7 +302,8 @@ fn moves_on(failure: &Failure) -> bool {
     match failure.class {
         Class::Throttled => true,
         Class::Refused => matches!(status, 401 | 403 | 404),
-        Class::InvalidAnswer(..) => false,
+        // A budget covers the calls to all targets.
+        Class::InvalidAnswer(..) | Class::OverBudget(_) => false,
         Class::Unavailable(reason) => !matches!(
             reason,
             UnavailableReason::Timeout
