@@ -152,11 +152,6 @@ impl Front {
         }
     }
 
-    /// Stops vecho, so that another one can open its folder.
-    pub(crate) async fn stop(self) {
-        self.app.stop().await;
-    }
-
     /// Advances the clock.
     pub(crate) fn pass(&self, time: Duration) {
         self.clock.advance_ms(u64::try_from(time.as_millis()).expect("a test's time is short"));
