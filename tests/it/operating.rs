@@ -92,7 +92,8 @@ fn the_guide_is_right_about_secret_rotation() {
         let name = row[0].split('`').nth(1).expect("the first cell names a key");
         let key = KEYS.iter().find(|key| key.name == name).unwrap_or_else(|| panic!("there is no key {name}"));
         // Key pairs are not part of the configuration values, and their files are read again.
-        let at_once = key.live || name.starts_with("tls.") || matches!(name, "upstream.cert_file" | "upstream.key_file");
+        let at_once =
+            key.live || name.starts_with("tls.") || matches!(name, "upstream.cert_file" | "upstream.key_file");
         assert_eq!(row[1].starts_with("at once"), at_once, "{name}: {}", row[1]);
     }
 }

@@ -119,10 +119,17 @@ impl RedisTier {
         let (Some(link), Some(form)) = (link, self.form(call_time)) else { return replies };
         let open: Vec<Key> = places.iter().map(|place| keys[*place]).collect();
         let until = Instant::now() + self.manager.config.timeout;
-        let mut taken = Vec::with_capacity(open.len());
-        // As in `read`, the values of one round trip stay within the limit even at their largest size.
-        for keys in open.chunks((self.parts.max_read_bytes / MAX_RECORD_BYTES).max(1)) {
-            taken.extend(self.take(&link, keys, (&form, until.saturating_duration_since(Instant::now()))).await);
+        let (mut taken, mut read_bytes, max_read_bytes) = (Vec::with_capacity(open.len()), 0, self.parts.max_read_bytes);
+        // As in `read`, all values together stay within the limit. The keys that are left are fetched without a lease.
+        while taken.len() < open.len() && read_bytes <= max_read_bytes {
+            let rest = &open[taken.len()..];
+            // Even at its largest size, the next group exceeds the limit by one record at most.
+            let count = ((max_read_bytes - read_bytes) / MAX_RECORD_BYTES).clamp(1, rest.len());
+            let within = until.saturating_duration_since(Instant::now());
+            let replies = self.take(&link, &rest[..count], (&form, within)).await;
+            let stored = replies.iter().flatten().filter_map(|(_, stored)| stored.as_ref());
+            read_bytes += stored.map(Bytes::len).sum::<usize>();
+            taken.extend(replies);
         }
         for (place, taken) in places.into_iter().zip(taken) {
             replies[place] = taken.map_or(LeaseReply::UNKNOWN, reply);

@@ -33,14 +33,14 @@ pub struct ProxyError {
 
 /// Opens connections up to the server, without the TLS to the server itself. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Router {
-    pub(super) parts: Arc<RouterParts>,
+pub(super) struct ProxyRouter {
+    pub(super) parts: Arc<ProxyRouterParts>,
     /// True if `http` addresses are reached through a tunnel as well, which a WebSocket needs.
     pub(super) tunnels_all: bool,
 }
 
 /// Parts that all clones of a router share.
-pub(super) struct RouterParts {
+pub(super) struct ProxyRouterParts {
     pub(super) direct: HttpConnector<Resolver>,
     /// Connects to a proxy.
     pub(super) to_proxy: HttpsConnector<HttpConnector<Resolver>>,
@@ -51,7 +51,7 @@ pub(super) struct RouterParts {
     pub(super) is_blocked: AtomicBool,
 }
 
-impl Router {
+impl ProxyRouter {
     /// Returns the proxy that gets requests for an address in absolute form, without a tunnel.
     pub(super) fn forwarding_proxy(&self, uri: &Uri) -> Option<&Arc<ForwardProxy>> {
         if self.tunnels_all || is_https(uri) { None } else { self.parts.proxies.proxy_for(uri) }
@@ -125,10 +125,10 @@ pub(super) fn refused_credentials(proxy: &ForwardProxy, status: StatusCode) -> S
     format!("it answers {status}: {remedy}")
 }
 
-/// A [`Router`] with the deadline of one connection.
+/// A [`ProxyRouter`] with the deadline of one connection.
 #[derive(Clone)]
 pub(super) struct DeadlineRouter {
-    router: Router,
+    router: ProxyRouter,
     deadline: Instant,
 }
 

@@ -20,7 +20,7 @@ use tower_service::Service;
 use super::keepalive::{KEEPALIVE, KEEPALIVE_PROBES};
 use super::proxy::ProxyRules;
 use super::resolver::Resolver;
-use super::route::{ProxyError, RouteStream, Router, RouterParts, refused_credentials};
+use super::route::{ProxyError, ProxyRouter, ProxyRouterParts, RouteStream, refused_credentials};
 use super::tls::{TlsError, tls_config, with_identity};
 use super::tracked::Tracked;
 use crate::process::certificate::ReloadableCertificate;
@@ -52,7 +52,7 @@ pub type OpenConnection = TokioIo<Tracked<TokioIo<Stream>>>;
 /// Connector that establishes connections within a timeout.
 #[derive(Clone)]
 pub struct TimedConnector {
-    router: Router,
+    router: ProxyRouter,
     /// TLS to the server.
     tls: Arc<ClientConfig>,
     limit: Duration,
@@ -85,8 +85,9 @@ impl TimedConnector {
         let to_proxy = HttpsConnector::from((tcp.clone(), Arc::clone(&tls)));
         let tls = identity.map_or(tls.clone(), |identity| Arc::new(with_identity(&tls, identity)));
         let is_blocked = AtomicBool::new(false);
-        let parts = Arc::new(RouterParts { direct: tcp, to_proxy, proxies: proxies.clone(), limit_key, is_blocked });
-        let router = Router { parts, tunnels_all: false };
+        let parts =
+            Arc::new(ProxyRouterParts { direct: tcp, to_proxy, proxies: proxies.clone(), limit_key, is_blocked });
+        let router = ProxyRouter { parts, tunnels_all: false };
         Ok(Self { router, tls, limit })
     }
 
