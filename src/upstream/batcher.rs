@@ -167,7 +167,8 @@ impl Batcher {
             }
             // Counts the part until its call ends; `take` compares the count with the width of the lane.
             let _part = job.is_part.then(|| Arc::clone(&job.lane).enter_part());
-            self.call(job, permit).await;
+            // Boxed, because many workers wait for a permit, and each would hold the memory of a call.
+            Box::pin(self.call(job, permit)).await;
             if !must_take_rest {
                 return;
             }

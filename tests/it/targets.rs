@@ -31,7 +31,7 @@ impl Group {
 
     async fn front(stubs: &[Stub], member: impl Fn(usize) -> Value, settings: &[(&str, &str)]) -> Inside {
         let targets: Vec<Value> =
-            stubs.iter().enumerate().map(|(place, stub)| target(place, stub, member(place))).collect();
+            stubs.iter().enumerate().map(|(place, stub)| target(place, stub, &member(place))).collect();
         let targets = Value::from(targets).to_string();
         let own = [
             ("targets", targets.as_str()),
@@ -60,7 +60,7 @@ fn is_canary(call: &Call) -> bool {
     call.texts().first().is_some_and(|text| text.starts_with("The quick brown fox"))
 }
 
-fn target(place: usize, stub: &Stub, more: Value) -> Value {
+fn target(place: usize, stub: &Stub, more: &Value) -> Value {
     let mut target = json!({"name": name(place), "url": stub.base_url(), "api_key": format!("sk-{}", name(place))});
     for (member, value) in more.as_object().expect("members are an object") {
         target[member] = value.clone();

@@ -119,7 +119,8 @@ impl RedisTier {
         let (Some(link), Some(form)) = (link, self.form(call_time)) else { return replies };
         let open: Vec<Key> = places.iter().map(|place| keys[*place]).collect();
         let until = Instant::now() + self.manager.config.timeout;
-        let (mut taken, mut read_bytes, max_read_bytes) = (Vec::with_capacity(open.len()), 0, self.parts.max_read_bytes);
+        let (mut taken, mut read_bytes, max_read_bytes) =
+            (Vec::with_capacity(open.len()), 0, self.parts.max_read_bytes);
         // As in `read`, all values together stay within the limit. The keys that are left are fetched without a lease.
         while taken.len() < open.len() && read_bytes <= max_read_bytes {
             let rest = &open[taken.len()..];
