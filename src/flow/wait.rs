@@ -148,11 +148,7 @@ impl Request<'_> {
             // may cover this one.
             Class::Unavailable(UnavailableReason::Expired) | Class::OverBudget(_) => Err(RetryMode::Shared),
             // One of the other texts may be the cause.
-            Class::Unavailable(UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
-                if !asked_here() =>
-            {
-                Err(RetryMode::Private)
-            }
+            Class::Unavailable(reason) if reason.may_be_of_the_call() && !asked_here() => Err(RetryMode::Private),
             // The upstream's reply may describe the other caller's account.
             Class::Unavailable(reason) if !same_caller => Ok(self.failed_like(reason, &failed.failure)),
             Class::Unavailable(_) => Ok(Slot::Failed(failed)),

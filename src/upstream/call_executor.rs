@@ -76,7 +76,28 @@ enum NextStep {
 #[derive(Default)]
 struct Tries {
     attempts: u32,
+    /// True if it was repeated because its connection ended.
     reconnected: bool,
+    /// True if it was repeated because the upstream reset its stream.
+    resent: bool,
+}
+
+impl Tries {
+    /// Returns the number of free repetitions, which do not count as attempts.
+    fn free(&self) -> u32 {
+        u32::from(self.reconnected) + u32::from(self.resent)
+    }
+
+    /// Returns true if the call may be repeated for free. One reason does not use up the repetition of the other: a
+    /// stream may be reset on a connection that then ends.
+    fn repeat_free(&mut self, class: Class) -> bool {
+        let repeated = match class {
+            Class::Unavailable(UnavailableReason::Dropped) => &mut self.reconnected,
+            Class::Unavailable(UnavailableReason::Reset) => &mut self.resent,
+            _ => return false,
+        };
+        !std::mem::replace(repeated, true)
+    }
 }
 
 impl CallExecutor {
@@ -290,18 +311,11 @@ impl Call<'_> {
             | (_, Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::MergeTimeout)) => {
                 drop(pass);
             }
-            (_, Class::Unavailable(UnavailableReason::Dropped | UnavailableReason::Cut)) if self.is_merged() => {
-                drop(pass);
-            }
-            (
-                _,
-                Class::Unavailable(
-                    reason @ (UnavailableReason::Connect
-                    | UnavailableReason::Dropped
-                    | UnavailableReason::Cut
-                    | UnavailableReason::UpstreamFallback),
-                ),
-            ) => {
+            (_, Class::Unavailable(reason)) if reason.has_ended_early() && self.is_merged() => drop(pass),
+            (_, Class::Unavailable(reason))
+                if reason.has_ended_early()
+                    || matches!(reason, UnavailableReason::Connect | UnavailableReason::UpstreamFallback) =>
+            {
                 let requests: Vec<u64> = self.batch.iter().map(|piece| piece.own().id).collect();
                 let (cause, is_unreachable) = (&*failure.detail, reason == UnavailableReason::Connect);
                 pass.failed(&config.breaker, &HostFault { cause, is_unreachable, requests: &requests });
@@ -320,14 +334,12 @@ impl Call<'_> {
     ) -> NextStep {
         // This is typical of a kept connection that the upstream closed at the same moment. It says nothing about the
         // upstream's health, so one repetition is free.
-        if failure.class == Class::Unavailable(UnavailableReason::Dropped) && !tries.reconnected {
-            tries.reconnected = true;
+        if tries.repeat_free(failure.class) {
             return NextStep::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }
         // Each request of a merged call is sent separately next.
         let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
-        // The free repetition does not count as an attempt.
-        let attempts_left = tries.attempts < self.attempts + u32::from(tries.reconnected);
+        let attempts_left = tries.attempts < self.attempts + tries.free();
         // Repeating a slow call would take as long again, and the caller's client repeats as well. Without vecho a
         // request has no parts, so calls for parts are repeated here.
         let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_part;
@@ -339,7 +351,7 @@ impl Call<'_> {
             // A caller that would have to wait longer gets the failure and decides for itself.
             Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return NextStep::GiveUp,
             Some(asked) => asked.max(Duration::from_millis(1)),
-            None => backoff(&config.retry, tries.attempts + 1 - u32::from(tries.reconnected), random::fraction()),
+            None => backoff(&config.retry, tries.attempts + 1 - tries.free(), random::fraction()),
         };
         let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
         if in_time { NextStep::RetryAfter(wait, reason) } else { NextStep::GiveUp }

@@ -213,6 +213,7 @@ fn failure_of(error: &SendError) -> Failure {
         }
         SendError::Client(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
         SendError::Connect(error) => Failure::unavailable(UnavailableReason::Connect, cause_of(&**error)),
+        SendError::Stream(error) if error.was_reset => Failure::unavailable(UnavailableReason::Reset, cause_of(error)),
         SendError::Stream(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
         SendError::Proxy(error) => Failure::unavailable(UnavailableReason::Connect, error.to_string()),
         SendError::InterimFlood => Failure::unavailable(UnavailableReason::Status, error.to_string()),

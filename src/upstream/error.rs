@@ -95,6 +95,8 @@ pub enum UnavailableReason {
     MergeTimeout,
     /// The connection ended before the first byte of an answer.
     Dropped,
+    /// The upstream ended the call before the first byte of an answer, and kept the connection (HTTP/2).
+    Reset,
     /// The connection ended before the answer was complete.
     Cut,
     /// It answered with a status that means "not now".
@@ -107,6 +109,18 @@ pub enum UnavailableReason {
     Expired,
     /// The process is stopping.
     Stopping,
+}
+
+impl UnavailableReason {
+    /// Returns true if the upstream began with the call and then failed, so the call itself may be the cause.
+    pub const fn may_be_of_the_call(self) -> bool {
+        matches!(self, Self::Status) || self.has_ended_early()
+    }
+
+    /// Returns true if the call ended without a whole answer.
+    pub(super) const fn has_ended_early(self) -> bool {
+        matches!(self, Self::Dropped | Self::Reset | Self::Cut)
+    }
 }
 
 impl Failure {
@@ -193,13 +207,7 @@ impl Failure {
     /// Returns true if another request in the same call, with the same credential and model, may have caused this.
     pub fn may_be_a_neighbours(&self) -> bool {
         match self.class {
-            Class::Unavailable(reason) => matches!(
-                reason,
-                UnavailableReason::Status
-                    | UnavailableReason::MergeTimeout
-                    | UnavailableReason::Dropped
-                    | UnavailableReason::Cut
-            ),
+            Class::Unavailable(reason) => reason == UnavailableReason::MergeTimeout || reason.may_be_of_the_call(),
             Class::Throttled | Class::OverBudget(_) => false,
             Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
@@ -209,9 +217,7 @@ impl Failure {
     /// Returns true if fewer concurrent calls, or smaller ones, may succeed.
     pub fn may_be_of_the_load(&self) -> bool {
         match self.class {
-            Class::Unavailable(reason) => {
-                matches!(reason, UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
-            }
+            Class::Unavailable(reason) => reason.may_be_of_the_call(),
             Class::Throttled => true,
             Class::Refused | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
         }

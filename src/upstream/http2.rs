@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::future::{Future, pending, poll_fn};
 use std::iter;
+use std::mem;
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
@@ -64,12 +65,16 @@ pub(super) struct StreamError {
     source: hyper::Error,
     /// True if the server has not processed the request (RFC 9113, sections 6.8 and 8.7).
     pub(super) is_unprocessed: bool,
+    /// True if the server reset the stream. The connection lives on.
+    pub(super) was_reset: bool,
     /// True if a connection that had answered before has ended.
     pub(super) was_dead: bool,
+    /// True if this request is the first one to show that its connection has ended.
+    pub(super) is_first: bool,
 }
 
 impl Http2Connection {
-    /// Begins HTTP/2 on a connection, and waits for the settings of the server.
+    /// Begins HTTP/2 on a connection with one open stream, and waits for the settings of the server.
     pub(super) async fn begin(connection: OpenConnection, limits: StreamLimits) -> Result<Arc<Self>, hyper::Error> {
         let usage = connection.inner().usage().clone();
         let progress = Arc::<Notify>::default();
@@ -88,7 +93,8 @@ impl Http2Connection {
             .handshake(connection)
             .await?;
         let driver = Arc::new(Mutex::new(Some(driver)));
-        let count = Mutex::new(StreamCount { open: 0, idle_since: Instant::now(), is_retired: false });
+        // The stream is open from the start, so the idle timeout does not run while the settings are awaited.
+        let count = Mutex::new(StreamCount { open: 1, idle_since: Instant::now(), is_retired: false });
         let connection = Arc::new(Self { sender, driver: Arc::clone(&driver), usage, count });
         executor.execute(drive(driver, Arc::downgrade(&connection), limits.idle_timeout));
         connection.settings(&progress).await;
@@ -117,7 +123,7 @@ impl Http2Connection {
         is_free
     }
 
-    /// Ends a stream that [`Http2Connection::try_open`] opened.
+    /// Ends an open stream.
     pub(super) fn close_stream(&self) {
         let mut count = lock(&self.count);
         count.open -= 1;
@@ -129,9 +135,9 @@ impl Http2Connection {
         lock(&self.driver).as_ref().map_or(0, |driver| driver.current_max_send_streams().min(MAX_STREAMS.into()))
     }
 
-    /// Lets the connection end with its open streams.
-    fn retire(&self) {
-        lock(&self.count).is_retired = true;
+    /// Lets the connection end with its open streams. Returns false if it was retired before.
+    pub(super) fn retire(&self) -> bool {
+        !mem::replace(&mut lock(&self.count).is_retired, true)
     }
 
     /// Returns true if the connection may take new streams, now or later.
@@ -171,11 +177,9 @@ impl Http2Connection {
                 let is_unprocessed = unsent.is_some() || of_stream.is_some_and(is_unprocessed);
                 let was_reset = of_stream.is_some_and(h2::Error::is_reset);
                 // A connection that is ending may still seem open.
-                if is_unprocessed || !was_reset {
-                    self.retire();
-                }
+                let is_first = (is_unprocessed || !was_reset) && self.retire() && !is_unprocessed;
                 let was_dead = !is_unprocessed && !was_reset && self.usage.has_answered();
-                Err((StreamError { source, is_unprocessed, was_dead }, unsent))
+                Err((StreamError { source, is_unprocessed, was_reset, was_dead, is_first }, unsent))
             }
         }
     }

@@ -27,9 +27,7 @@ impl CallExecutor {
             Class::Unavailable(UnavailableReason::Connect) => failure.with_outage(Outage::Unreachable),
             Class::Unavailable(UnavailableReason::UpstreamFallback) => failure.with_outage(Outage::UpstreamFallback),
             // A failed merged call proves nothing about the space: each of its requests is sent separately next.
-            Class::Unavailable(UnavailableReason::Status | UnavailableReason::Dropped | UnavailableReason::Cut)
-                if !call.is_merged() && enough > 0 =>
-            {
+            Class::Unavailable(reason) if reason.may_be_of_the_call() && !call.is_merged() && enough > 0 => {
                 let request = call.batch.first().map_or(0, |piece| piece.own().id());
                 let requests = self.health.failed(properties.model, request, enough);
                 // The test of a known input costs a call, so it runs only after enough requests have failed.

@@ -1,6 +1,7 @@
 //! HTTP/2 connections of one runtime. A request gets a stream of a connection that has one left, or a new connection.
 
 use std::collections::HashMap;
+use std::mem;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -129,6 +130,9 @@ impl Multiplexer {
                 Ok(response) => return Ok(Ok(response.map(|body| UpstreamBody::of_stream(body, lease)))),
                 Err(failed) => failed,
             };
+            if error.is_first {
+                lease.origin.retire_all();
+            }
             match unsent.or(copy) {
                 Some(again) if error.is_unprocessed && attempt < MAX_ATTEMPTS => {
                     tracing::debug!(%error, "the upstream did not process a request; sending it on another connection");
@@ -177,7 +181,7 @@ impl Multiplexer {
             timeout(limit, Box::pin(Http2Connection::begin(connected, self.limits))).await.map_err(|_| late())?;
         let connection = begun.map_err(|error| SendError::Connect(error.into()))?;
         let ended = || SendError::Connect("the connection ended before the HTTP/2 settings".into());
-        connection.try_open().then_some(()).ok_or_else(ended)?;
+        connection.is_usable().then_some(()).ok_or_else(ended)?;
         opening.has_opened = true;
         let origin = Arc::clone(&opening.origin);
         let mut state = lock(&origin.state);
@@ -189,6 +193,15 @@ impl Multiplexer {
 }
 
 impl OriginPool {
+    /// Lets all connections end with their open streams. The end of one may have ended the others as well, and silent
+    /// ones notice that much later. So a request is repeated on a new connection.
+    fn retire_all(&self) {
+        let all = mem::take(&mut lock(&self.state).connections);
+        for connection in all {
+            connection.retire();
+        }
+    }
+
     /// Returns the next step of a request that needs a stream. `known_failures` is the number of failures at its first
     /// step.
     fn next_step(self: &Arc<Self>, known_failures: &mut Option<u64>) -> StreamStep {

@@ -1,12 +1,15 @@
 //! HTTP/2 to the upstream.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use h2::Reason;
 use http::{Method, Request};
 use http_body_util::Full;
 use serde_json::json;
+use tokio::sync::Semaphore;
 
 use super::proxies::{PLAIN, ask};
 use crate::harness::client::raw;
@@ -140,13 +143,15 @@ async fn calls_share_one_connection_within_the_servers_limit() {
 #[tokio::test]
 async fn a_refused_stream_is_sent_again() {
     let trust = Trust::new("refused");
-    let refuses = |stream: &Opened| if stream.connection == 0 { React::Refuse } else { React::Answer(vector()) };
+    let refuses = |stream: &Opened| {
+        if stream.connection == 0 { React::Reset(Reason::REFUSED_STREAM) } else { React::Answer(vector()) }
+    };
     let server = Http2Server::start(&trust.identity, 100, refuses).await;
     let vecho = trust.vecho(&server.base_url(), &[]).await;
     assert_eq!(get(&vecho, "/v1/models").await, 200);
     let answer = vecho.embed(ask("x")).await;
     assert_eq!((answer.status, answer.vectors()), (200, vec![vec![0.25, 0.5]]));
-    let always = Http2Server::start(&trust.identity, 100, |_| React::Refuse).await;
+    let always = Http2Server::start(&trust.identity, 100, |_| React::Reset(Reason::REFUSED_STREAM)).await;
     let vecho = trust.vecho(&always.base_url(), &[]).await;
     assert_eq!(get(&vecho, "/v1/models").await, 502);
     assert_eq!(always.opened().len(), 3, "it is not repeated without end");
@@ -251,7 +256,50 @@ async fn a_caller_that_leaves_frees_its_stream() {
 }
 
 #[tokio::test]
-async fn a_connection_that_answers_no_pings_ends_and_further_calls_use_another() {
+async fn a_call_whose_stream_was_reset_survives_the_end_of_its_connection() {
+    let trust = Trust::new("reset");
+    let resets = |stream: &Opened| match (stream.connection, stream.number) {
+        (0, 1) => React::Reset(Reason::CANCEL),
+        (0, 2) => React::Close,
+        _ => React::Answer(vector()),
+    };
+    let server = Http2Server::start(&trust.identity, 100, resets).await;
+    let vecho = trust.vecho(&server.base_url(), &[("upstream.max_connection_age", "1h")]).await;
+    for text in ["a", "b"] {
+        let answer = vecho.embed(ask(text)).await;
+        assert_eq!((answer.status, text), (200, text), "{answer:?}");
+    }
+    let streams = server.opened().iter().map(|stream| (stream.connection, stream.number)).collect::<Vec<_>>();
+    assert_eq!(streams, [(0, 0), (0, 1), (0, 2), (1, 0)]);
+    let always = Http2Server::start(&trust.identity, 100, |_| React::Reset(Reason::CANCEL)).await;
+    let vecho = trust.vecho(&always.base_url(), &[]).await;
+    assert_eq!((vecho.embed(ask("c")).await.status, always.opened().len()), (502, 2), "it is repeated once");
+}
+
+#[tokio::test]
+async fn a_call_that_died_with_its_connection_is_sent_again_on_a_new_one() {
+    let (trust, gate) = (Trust::new("siblings"), Arc::new(Semaphore::new(0)));
+    let held = Arc::clone(&gate);
+    let closes = move |stream: &Opened| match (stream.connection, stream.number) {
+        (0 | 1, 0) => React::Gate(Arc::clone(&held), vector()),
+        (0 | 1, _) => React::Close,
+        _ => React::Answer(vector()),
+    };
+    let server = Http2Server::start(&trust.identity, 1, closes).await;
+    let vecho = trust.vecho(&server.base_url(), &[("upstream.max_connection_age", "1h")]).await;
+    let (first, second, ()) = tokio::join!(vecho.embed(ask("a")), vecho.embed(ask("b")), async {
+        eventually("each call has a connection", async || server.opened().len() == 2).await;
+        gate.add_permits(2);
+    });
+    assert_eq!((first.status, second.status), (200, 200));
+    let answer = vecho.embed(ask("c")).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let used: Vec<usize> = server.opened().iter().map(|stream| stream.connection).collect();
+    assert_eq!((used.len(), used[3]), (4, 2), "the other old connection is not tried: {used:?}");
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_no_pings_is_dead_and_its_call_is_sent_again() {
     let trust = Trust::new("frozen");
     let freezes = |stream: &Opened| match (stream.connection, stream.number) {
         (0, 1) => React::Freeze,
@@ -263,9 +311,6 @@ async fn a_connection_that_answers_no_pings_ends_and_further_calls_use_another()
     // The ping is sent after 15 seconds without a frame, and its answer is awaited for 20. Time is not moved here: the
     // connection to the server is real.
     let answer = vecho.embed(ask("b")).await;
-    // The call is sent again if the connection was known to have answered before.
-    assert!([200, 502].contains(&answer.status), "{answer:?}");
-    let next = vecho.embed(ask("c")).await;
-    assert_eq!((next.status, next.cache()), (200, "miss"));
+    assert_eq!((answer.status, answer.cache()), (200, "miss"));
     assert_eq!(connections(&server.opened()), BTreeSet::from([0, 1]));
 }

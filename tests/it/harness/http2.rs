@@ -9,7 +9,7 @@ use h2::server::{Builder, SendResponse};
 use http::{Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinHandle;
 use tokio_rustls::server::TlsStream;
 
@@ -31,14 +31,24 @@ pub(crate) enum React {
     Answer(String),
     /// Sends the head and half of this body, and then resets the stream.
     Cut(String),
-    /// Resets the stream with `REFUSED_STREAM`.
-    Refuse,
+    /// Resets the stream with this reason.
+    Reset(Reason),
+    /// Answers with this JSON body once the test gives a permit.
+    Gate(Arc<Semaphore>, String),
     /// Closes the connection.
     Close,
     /// Never reads from the connection again, nor answers its pings.
     Freeze,
     /// Never answers.
     Nothing,
+}
+
+/// The end of a connection.
+struct Ending {
+    /// True if the connection stays open, but is not read any more.
+    freezes: bool,
+    /// Kept until then, because a dropped stream is reset.
+    _respond: SendResponse<Bytes>,
 }
 
 type Script = dyn Fn(&Opened) -> React + Send + Sync;
@@ -122,32 +132,32 @@ async fn serve(
     let mut builder = Builder::new();
     builder.max_concurrent_streams(max_streams).initial_window_size(1 << 20);
     let Ok(mut http) = builder.handshake::<_, Bytes>(tls).await else { return };
-    let (close, mut closing) = mpsc::channel::<bool>(1);
+    let (close, mut closing) = mpsc::channel(1);
     for number in 0.. {
         let accepted = tokio::select! {
             accepted = http.accept() => accepted,
-            freezes = closing.recv() => match freezes {
-                Some(true) => std::future::pending().await,
+            ending = closing.recv() => match ending {
+                Some(Ending { freezes: true, _respond }) => std::future::pending().await,
                 _ => return,
             },
         };
         let Some(Ok((request, respond))) = accepted else { return };
         let (script, seen, close) = (Arc::clone(script), Arc::clone(seen), close.clone());
         tokio::spawn(async move {
-            if let Some(freezes) = react(request, respond, (connection, number), (&*script, &*seen)).await {
-                close.send(freezes).await.ok();
+            if let Some(ending) = react(request, respond, (connection, number), (&*script, &*seen)).await {
+                close.send(ending).await.ok();
             }
         });
     }
 }
 
-/// Reads a request and reacts. Returns whether the connection freezes, if it ends here.
+/// Reads a request and reacts. Returns the end of the connection, if it ends here.
 async fn react(
     request: Request<h2::RecvStream>,
     mut respond: SendResponse<Bytes>,
     (connection, number): (usize, usize),
     (script, seen): (&Script, &Mutex<Vec<Opened>>),
-) -> Option<bool> {
+) -> Option<Ending> {
     let path = request.uri().path().to_owned();
     let mut body = request.into_body();
     while let Some(Ok(piece)) = body.data().await {
@@ -157,10 +167,10 @@ async fn react(
     seen.lock().unwrap_or_else(PoisonError::into_inner).push(opened.clone());
     let head = || Response::builder().header("content-type", "application/json").body(()).expect("it is legal");
     match script(&opened) {
-        React::Answer(body) => {
-            if let Ok(mut sending) = respond.send_response(head(), false) {
-                let _ = sending.send_data(body.into(), true);
-            }
+        React::Answer(body) => answer(&mut respond, head(), body),
+        React::Gate(gate, body) => {
+            gate.acquire().await.expect("the test keeps it open").forget();
+            answer(&mut respond, head(), body);
         }
         React::Cut(body) => {
             if let Ok(mut sending) = respond.send_response(head(), false) {
@@ -171,12 +181,18 @@ async fn react(
                 sending.send_reset(Reason::INTERNAL_ERROR);
             }
         }
-        React::Refuse => respond.send_reset(Reason::REFUSED_STREAM),
-        React::Close => return Some(false),
-        React::Freeze => return Some(true),
+        React::Reset(reason) => respond.send_reset(reason),
+        React::Close => return Some(Ending { freezes: false, _respond: respond }),
+        React::Freeze => return Some(Ending { freezes: true, _respond: respond }),
         React::Nothing => std::future::pending().await,
     }
     None
+}
+
+fn answer(respond: &mut SendResponse<Bytes>, head: Response<()>, body: String) {
+    if let Ok(mut sending) = respond.send_response(head, false) {
+        let _ = sending.send_data(body.into(), true);
+    }
 }
 
 /// Sends settings, waits for a request, and announces that it will not be processed.
