@@ -50,6 +50,15 @@ pub struct LeaseReply {
     pub standing: LeaseHolder,
 }
 
+/// Values of a look-up that also took leases.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LeasedValues {
+    /// The stored value of each key.
+    pub values: Vec<Option<Bytes>>,
+    /// True if values were left unread, because together they exceed memory.
+    pub has_unread: bool,
+}
+
 impl LeaseReply {
     /// No stored value and no lease.
     pub const UNKNOWN: Self = Self { stored: None, standing: LeaseHolder::Unknown };
@@ -83,10 +92,13 @@ pub trait Leases: Send + Sync + Debug {
         keys: &'a [Key],
         unleased: usize,
         call_time: Option<Duration>,
-    ) -> BoxFuture<'a, Vec<Option<Bytes>>>;
+    ) -> BoxFuture<'a, LeasedValues>;
 
     /// Gives back the leases of a look-up that no fetch has got. Never waits.
     fn give_back(&self, keys: &[Key]);
+
+    /// Returns the leases that a look-up has taken, for a fetch that gets no others. Never waits.
+    fn claim(&self, keys: &[Key]) -> Vec<LeaseReply>;
 
     /// Requests the lease of each key that has none and reads the stored value. The length of the leases follows
     /// `call_time`, the usual duration of a call. Implementations apply their own timeout.

@@ -21,7 +21,7 @@ mod writer;
 
 pub use crate::observe::metrics::{Tier, TierStats};
 pub use caches::{Caches, ForgetOrder, Forgotten, NoRoom, Purged};
-pub use leases::{ForeignLease, LeaseEnd, LeaseHolder, LeaseReply, LeasedFetch, Leases};
+pub use leases::{ForeignLease, LeaseEnd, LeaseHolder, LeaseReply, LeasedFetch, LeasedValues, Leases};
 pub use lower::{AtRest, Durability, LowerTier};
 pub use memory::MemoryTier;
 pub use record::{Age, Record, Times};

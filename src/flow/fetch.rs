@@ -44,6 +44,9 @@ pub(super) struct Fetch {
     pub(super) may_use_stored: bool,
     /// True if another fetch has finished since the look-up.
     pub(super) has_news: bool,
+    /// True if the look-up left stored values unread, because together they exceed memory. Then this fetch reads none
+    /// either, and requests no further leases.
+    pub(super) has_unread: bool,
     pub(super) asked_model: String,
     /// Revision of the space when this fetch began. If the model is found to have changed meanwhile, the vectors may be
     /// those of the older revision.

@@ -1,6 +1,7 @@
 //! The lease store of a process, and how fetches use it.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::awaited::AwaitedTable;
@@ -21,14 +22,9 @@ impl FetchLeases {
         Self { store, awaited: Arc::default() }
     }
 
-    /// Returns the leases as a look-up takes them.
-    pub(super) fn lookup(&self, call_time: Option<Duration>) -> LeaseLookup<'_> {
-        LeaseLookup { store: &*self.store, call_time }
-    }
-
     /// Returns a guard for the leases that a look-up of `keys` takes.
     pub(super) fn of_lookup(&self, keys: Vec<Key>) -> LookupLeases {
-        LookupLeases { store: Arc::clone(&self.store), keys }
+        LookupLeases { store: Arc::clone(&self.store), keys, has_unread: AtomicBool::new(false) }
     }
 }
 
@@ -36,9 +32,20 @@ impl FetchLeases {
 pub(super) struct LookupLeases {
     store: Arc<dyn Leases>,
     keys: Vec<Key>,
+    has_unread: AtomicBool,
 }
 
 impl LookupLeases {
+    /// Returns the leases as a look-up takes them.
+    pub(super) fn lookup(&self, call_time: Option<Duration>) -> LeaseLookup<'_> {
+        LeaseLookup { store: &*self.store, call_time, has_unread: &self.has_unread }
+    }
+
+    /// Returns true if the look-up left stored values unread, because together they exceed memory.
+    pub(super) fn has_unread(&self) -> bool {
+        self.has_unread.load(Ordering::Relaxed)
+    }
+
     /// Gives the leases of keys back that were found in another tier. `found` has the results of the look-up.
     pub(super) fn keep_missing(&mut self, found: &[Found]) {
         let keys = std::mem::take(&mut self.keys).into_iter().zip(found);

@@ -69,7 +69,11 @@ impl Fetch {
         loop {
             let keys = self.keys_of(&asked);
             // The fetches of earlier rounds must make progress meanwhile, because requests wait for them.
-            let replies = beside(&mut fetches, leases.store.take(&keys, call_time)).await;
+            let replies = if self.has_unread {
+                leases.store.claim(&keys)
+            } else {
+                beside(&mut fetches, leases.store.take(&keys, call_time)).await
+            };
             let Sorted { to_fetch, theirs, ends } = self.sort(&leases.store, asked, replies);
             if has_waited {
                 for end in ends {

@@ -114,13 +114,14 @@ impl<'a> Request<'a> {
         let keys: Vec<Key> = places.iter().map(|place| self.plan.keys[*place]).collect();
         // The look-up takes the leases of missing keys, which spares a round trip before their fetch.
         let leases = self.lookup_leases();
-        progress.leases = leases.map(|(leases, _)| leases.of_lookup(keys.clone()));
-        let leases = leases.map(|(leases, call_time)| leases.lookup(call_time));
+        let mut taken = leases.map(|(leases, call_time)| (leases.of_lookup(keys.clone()), call_time));
+        let leases = taken.as_ref().map(|(leases, call_time)| leases.lookup(*call_time));
         let lookup = Lookup { leases, ..self.lookup() };
         let found = self.flow.tiers.look_below(&keys, &lookup, self.space.generation).await;
-        if let Some(leases) = &mut progress.leases {
+        if let Some((leases, _)) = &mut taken {
             leases.keep_missing(&found);
         }
+        progress.leases = taken.map(|(leases, _)| leases);
         for (place, found) in places.into_iter().zip(found) {
             let (slot, fallback_record) = self.take_in(found);
             progress.slots[place] = slot;

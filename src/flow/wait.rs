@@ -8,10 +8,10 @@ use std::task::Poll;
 use tokio::time::timeout_at;
 
 use super::fetch::Fetch;
+use super::fetch_leases::LookupLeases;
 use super::progress::{FailedFetch, Progress, Served, Slot};
 use super::request::Request;
 use super::single_flight::{self, Claims, FlightWaiter, Leader, SingleFlight};
-use super::vector_budget::VectorReservation;
 use super::{Calls, FetchResult, RequestContext};
 use crate::cache::Age;
 use crate::config::Scope;
@@ -66,7 +66,7 @@ impl Request<'_> {
         }
         let waiting = self.context().trace.wait(led.len(), keys.len() - led.len());
         let led_places = led.iter().map(|place| places[*place]).collect();
-        let fetch = lead.map(|lead| self.launch(lead, led_places, (&progress.reservation, waiting.context())));
+        let fetch = lead.map(|lead| self.launch(lead, led_places, (progress, waiting.context())));
         // All led keys belong to one flight, so one of its handles tells when all of them are complete.
         let own = led.first().map(|place| &waiters[*place]);
         self.wait(fetch.zip(own), &waiters).await;
@@ -208,7 +208,7 @@ impl Request<'_> {
         &self,
         lead: Leader<FetchResult>,
         places: Vec<usize>,
-        (reservation, trace): (&Arc<VectorReservation>, TraceContext),
+        (progress, trace): (&Progress, TraceContext),
     ) -> DetachOnDrop {
         self.watch_token();
         let input = |place: &usize| self.job.request.inputs[self.plan.firsts[*place]].to_owned_input();
@@ -226,10 +226,11 @@ impl Request<'_> {
             may_use_stored: self.trusted && !self.context().controls.no_cache,
             // The count is read after the claim, so a fetch that ended between look-up and claim is noticed.
             has_news: self.flow.single_flight.completions() != self.completions_before,
+            has_unread: progress.leases.as_ref().is_some_and(LookupLeases::has_unread),
             asked_model: self.job.request.space.model_name().to_owned(),
             revision: self.space.space_state.revision(),
             expected_dimension: self.expected_dimension(),
-            reservation: Arc::clone(reservation),
+            reservation: Arc::clone(&progress.reservation),
         };
         // The fetch counts as a task from now on, so a shutdown waits for it.
         self.flow.tasks.lend(fetch.run(inputs))

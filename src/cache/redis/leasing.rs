@@ -14,7 +14,7 @@ use super::lease_value;
 use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::LinkManager;
 use super::tier::RedisTier;
-use crate::cache::{LeaseEnd, LeaseHolder, LeaseReply, Leases, Tier};
+use crate::cache::{LeaseEnd, LeaseHolder, LeaseReply, LeasedValues, Leases, Tier};
 use crate::config::LeaseMode;
 use crate::key::Key;
 
@@ -112,7 +112,7 @@ impl RedisTier {
 
     async fn request_leases(&self, keys: &[Key], call_time: Option<Duration>) -> Vec<LeaseReply> {
         // A lease that a look-up has taken is at hand. Nobody else can have fetched its key since.
-        let mut replies: Vec<LeaseReply> = self.holds.claim(keys).into_iter().map(at_hand).collect();
+        let mut replies = self.claim(keys);
         let is_open = |place: &usize| replies[*place].standing == LeaseHolder::Unknown;
         let places: Vec<usize> = (0..keys.len()).filter(is_open).collect();
         let link = self.manager.status.link().filter(|link| !link.refuses_scripts() && !places.is_empty());
@@ -197,8 +197,12 @@ impl Leases for RedisTier {
         keys: &'a [Key],
         unleased: usize,
         call_time: Option<Duration>,
-    ) -> BoxFuture<'a, Vec<Option<Bytes>>> {
+    ) -> BoxFuture<'a, LeasedValues> {
         Box::pin(self.find(keys, Some((keys.len() - unleased, call_time))))
+    }
+
+    fn claim(&self, keys: &[Key]) -> Vec<LeaseReply> {
+        self.holds.claim(keys).into_iter().map(at_hand).collect()
     }
 
     fn give_back(&self, keys: &[Key]) {

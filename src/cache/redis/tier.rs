@@ -15,7 +15,7 @@ use super::link::{Answers, Link, MAX_RECORD_BYTES};
 use super::manager::{LinkManager, OnPurges};
 use super::writing::{BATCH, RedisWriter};
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
-use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
+use crate::cache::{AtRest, Durability, LeasedValues, LowerTier, Queued, Tier, TierStats, WriteQueue};
 use crate::config::RedisConfig;
 use crate::key::Key;
 use crate::observe::metrics::Metrics;
@@ -68,8 +68,9 @@ impl RedisTier {
 
     /// Looks up keys. With `leased`, a number of keys at the beginning and the usual time of a call, it also takes the
     /// leases of those that are missing.
-    pub(super) async fn find(&self, keys: &[Key], leased: Option<(usize, Option<Duration>)>) -> Vec<Option<Bytes>> {
+    pub(super) async fn find(&self, keys: &[Key], leased: Option<(usize, Option<Duration>)>) -> LeasedValues {
         // Queued entries are newer than those in Redis, and are found even while it is down.
+        let mut has_unread = false;
         let mut found: Vec<Option<Bytes>> = keys.iter().map(|key| self.queue.get(key)).collect();
         let places: Vec<usize> = (0..keys.len()).filter(|place| found[*place].is_none()).collect();
         if let Some(link) = self.manager.status.link().filter(|_| !places.is_empty()) {
@@ -79,8 +80,9 @@ impl RedisTier {
                 let leased = places.iter().filter(|place| **place < leased).count();
                 self.lookup_form(&link, (leased, call_time))
             });
-            let values = self.read(&link, &open, form.as_ref()).await;
-            for (place, bytes) in places.into_iter().zip(values) {
+            let read = self.read(&link, &open, form.as_ref()).await;
+            has_unread = read.has_unread;
+            for (place, bytes) in places.into_iter().zip(read.values) {
                 found[place] = bytes;
             }
             self.parts.metrics.tiers.lookup(Tier::Redis, begun.elapsed());
@@ -88,12 +90,12 @@ impl RedisTier {
         let hits = found.iter().flatten().count();
         self.hits.fetch_add(hits as u64, Ordering::Relaxed);
         self.misses.fetch_add((keys.len() - hits) as u64, Ordering::Relaxed);
-        found
+        LeasedValues { values: found, has_unread }
     }
 
     /// Reads all values in one round trip if they fit in memory at their largest size, else in several. Stops early if
     /// the values exceed the limit, by one value at most, or if Redis fails. Takes leases, if there is a form of them.
-    async fn read(&self, link: &Arc<Link>, keys: &[Key], form: Option<&LookupForm>) -> Vec<Option<Bytes>> {
+    async fn read(&self, link: &Arc<Link>, keys: &[Key], form: Option<&LookupForm>) -> LeasedValues {
         let clear_count = self.manager.ledger.clear_count();
         let names: Vec<String> = keys.iter().map(|key| self.manager.names.record(key, clear_count)).collect();
         let (mut values, mut read_bytes, max_read_bytes) = (Vec::new(), 0, self.parts.max_read_bytes);
@@ -119,9 +121,10 @@ impl RedisTier {
                 break;
             }
         }
+        let has_unread = values.len() < names.len() && read_bytes > max_read_bytes;
         // Values that were not read count as missing.
         values.resize(names.len(), None);
-        values
+        LeasedValues { values, has_unread }
     }
 
     /// Reports success or failure to the status of the link and returns the results.
@@ -193,7 +196,7 @@ impl LowerTier for RedisTier {
     }
 
     fn get<'a>(&'a self, keys: &'a [Key]) -> BoxFuture<'a, Vec<Option<Bytes>>> {
-        Box::pin(self.find(keys, None))
+        Box::pin(async { self.find(keys, None).await.values })
     }
 
     fn put(&self, key: Key, entry: AtRest) {

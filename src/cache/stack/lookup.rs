@@ -1,6 +1,7 @@
 //! Look-ups: memory first, then the tiers below it in order. Found records are promoted to the tiers above.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -69,6 +70,8 @@ pub struct LeaseLookup<'a> {
     pub store: &'a dyn Leases,
     /// Usual duration of a call.
     pub call_time: Option<Duration>,
+    /// Set if the tier left values unread, because together they exceed memory.
+    pub has_unread: &'a AtomicBool,
 }
 
 impl Stack {
@@ -233,7 +236,11 @@ impl Stack {
 async fn query(tier: &dyn LowerTier, (keys, unleased): (&[Key], usize), lookup: &Lookup<'_>) -> Vec<Option<Bytes>> {
     let span = lookup.trace.look_up(tier.tier().label(), keys.len());
     let found = match lookup.leases.filter(|leases| leases.store.tier() == tier.tier()) {
-        Some(leases) => leases.store.look_up(keys, unleased, leases.call_time).await,
+        Some(leases) => {
+            let looked_up = leases.store.look_up(keys, unleased, leases.call_time).await;
+            leases.has_unread.fetch_or(looked_up.has_unread, Ordering::Relaxed);
+            looked_up.values
+        }
         None => tier.get(keys).await,
     };
     span.count(attribute::FOUND, found.iter().flatten().count());

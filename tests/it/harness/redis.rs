@@ -153,6 +153,13 @@ impl Redis {
         let line = stats.lines().find_map(|line| line.strip_prefix(&format!("cmdstat_{command}:calls=")));
         line.map_or(0, |rest| rest.split(',').next().unwrap_or_default().parse().expect("a count is a number"))
     }
+
+    /// Returns the number of bytes that it has sent.
+    pub(crate) fn sent_bytes(&self) -> u64 {
+        let stats = self.cli(&["info", "stats"]);
+        let sent = stats.lines().find_map(|line| line.strip_prefix("total_net_output_bytes:"));
+        sent.expect("Redis counts them").trim().parse().expect("a count is a number")
+    }
 }
 
 impl Drop for Redis {
