@@ -1,5 +1,6 @@
 //! A server with HTTP/2 over TLS whose reaction to each stream is a function of the test.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -130,7 +131,8 @@ async fn serve(
     seen: &Arc<Mutex<Vec<Opened>>>,
 ) {
     let mut builder = Builder::new();
-    builder.max_concurrent_streams(max_streams).initial_window_size(1 << 20);
+    // With a buffer of one byte, the capacity of a stream tells whether its bytes are sent.
+    builder.max_concurrent_streams(max_streams).initial_window_size(1 << 20).max_send_buffer_size(1);
     let Ok(mut http) = builder.handshake::<_, Bytes>(tls).await else { return };
     let (close, mut closing) = mpsc::channel(1);
     for number in 0.. {
@@ -175,9 +177,10 @@ async fn react(
         React::Cut(body) => {
             if let Ok(mut sending) = respond.send_response(head(), false) {
                 let half = body.len() / 2;
+                sending.reserve_capacity(half + 1);
                 let _ = sending.send_data(Bytes::from(body).slice(..half), false);
-                // The reset must not overtake the bytes.
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                // The buffer has room again once the bytes are sent. A reset before that would replace them.
+                while sending.capacity() == 0 && poll_fn(|cx| sending.poll_capacity(cx)).await.is_some() {}
                 sending.send_reset(Reason::INTERNAL_ERROR);
             }
         }
