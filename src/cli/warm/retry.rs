@@ -1,17 +1,20 @@
 //! Schedule of the attempts of one request.
 
+use std::fmt;
 use std::time::Duration;
 
 use http::HeaderMap;
 use http::header::RETRY_AFTER;
+use tokio::time::sleep;
+
+/// Usual wait before the second attempt.
+pub(super) const FIRST_WAIT: Duration = Duration::from_millis(500);
 
 /// Limits of the attempts of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryLimits {
     /// Maximum number of attempts.
     pub(super) attempts: u32,
-    /// Wait before the second attempt. It doubles with each further attempt.
-    pub(super) first_wait: Duration,
     /// Longest wait, unless a response requests a longer one.
     pub(super) max_wait: Duration,
     /// Longest wait that a response may request.
@@ -27,15 +30,25 @@ pub(super) struct RetrySchedule {
 }
 
 impl RetryLimits {
-    pub(super) const fn schedule(self) -> RetrySchedule {
-        RetrySchedule { limits: self, attempts: 0, wait: self.first_wait }
+    /// Begins with the first attempt. `first_wait` is the wait before the second one, and doubles with each further one.
+    pub(super) const fn schedule(self, first_wait: Duration) -> RetrySchedule {
+        RetrySchedule { limits: self, attempts: 0, wait: first_wait }
     }
 }
 
 impl RetrySchedule {
+    /// Waits after a failed attempt, for the requested time if there is one. Returns false if there were too many
+    /// attempts.
+    pub(super) async fn pause(&mut self, cause: &impl fmt::Display, requested: Option<Duration>) -> bool {
+        let Some(wait) = self.next_wait(requested) else { return false };
+        tracing::debug!(%cause, "the request is repeated");
+        sleep(wait).await;
+        true
+    }
+
     /// Notes a failed attempt. Returns the wait before the next one, which is the requested wait if there is one.
     /// Returns `None` if there were too many attempts.
-    pub(super) fn next_wait(&mut self, requested: Option<Duration>) -> Option<Duration> {
+    fn next_wait(&mut self, requested: Option<Duration>) -> Option<Duration> {
         self.attempts += 1;
         if self.attempts >= self.limits.attempts {
             return None;
@@ -59,12 +72,12 @@ mod tests {
     use super::*;
 
     const SECOND: Duration = Duration::from_secs(1);
+    const LIMITS: RetryLimits =
+        RetryLimits { attempts: 6, max_wait: Duration::from_secs(5), max_requested_wait: Duration::from_mins(1) };
 
     #[test]
     fn waits_double_up_to_the_longest_and_end_with_the_last_attempt() {
-        let limits =
-            RetryLimits { attempts: 6, first_wait: SECOND, max_wait: 5 * SECOND, max_requested_wait: 60 * SECOND };
-        let mut schedule = limits.schedule();
+        let mut schedule = LIMITS.schedule(SECOND);
         let waits: Vec<Option<Duration>> = (0..6).map(|_| schedule.next_wait(None)).collect();
         assert_eq!(
             waits,
@@ -74,9 +87,7 @@ mod tests {
 
     #[test]
     fn a_requested_wait_replaces_the_usual_one_within_its_own_limit() {
-        let limits =
-            RetryLimits { attempts: 9, first_wait: SECOND, max_wait: 5 * SECOND, max_requested_wait: 60 * SECOND };
-        let mut schedule = limits.schedule();
+        let mut schedule = LIMITS.schedule(SECOND);
         assert_eq!(schedule.next_wait(Some(30 * SECOND)), Some(30 * SECOND));
         assert_eq!(schedule.next_wait(Some(3_600 * SECOND)), Some(60 * SECOND));
         assert_eq!(schedule.next_wait(Some(Duration::ZERO)), Some(Duration::ZERO));

@@ -8,11 +8,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::json;
-use tokio::time::sleep;
 
 use super::options::WarmOptions;
 use super::read::{LineInput, WarmBatch};
-use super::retry::{RetryLimits, requested_wait};
+use super::retry::{FIRST_WAIT, RetryLimits, requested_wait};
 use super::source::Place;
 use crate::cli::client::{Cause, Client, read_whole, whole};
 use crate::cli::moving::CommandError;
@@ -28,12 +27,8 @@ const SHOULD_RETRY: &str = "x-should-retry";
 const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 
-const RETRIES: RetryLimits = RetryLimits {
-    attempts: 8,
-    first_wait: Duration::from_millis(500),
-    max_wait: Duration::from_secs(30),
-    max_requested_wait: Duration::from_mins(5),
-};
+const RETRIES: RetryLimits =
+    RetryLimits { attempts: 8, max_wait: Duration::from_secs(30), max_requested_wait: Duration::from_mins(5) };
 /// Largest request, even if the configuration allows larger ones.
 const MAX_BATCH_BYTES: usize = 8 << 20;
 /// Bytes of a request in addition to its inputs.
@@ -139,16 +134,16 @@ impl WarmClient {
 
     async fn send_inputs(&self, inputs: &[LineInput]) -> RequestOutcome {
         let body = self.body(inputs);
-        let mut schedule = RETRIES.schedule();
+        let mut schedule = RETRIES.schedule(FIRST_WAIT);
         loop {
             let (cause, requested) = match self.attempt(&body, inputs.len()).await {
                 Attempt::Final(outcome) => return outcome,
                 Attempt::Again { cause, wait } => (cause, wait),
             };
             // The last error is reported, not the number of attempts.
-            let Some(wait) = schedule.next_wait(requested) else { return RequestOutcome::Failed(cause) };
-            tracing::debug!(cause, "the request is repeated");
-            sleep(wait).await;
+            if !schedule.pause(&cause, requested).await {
+                return RequestOutcome::Failed(cause);
+            }
         }
     }
 

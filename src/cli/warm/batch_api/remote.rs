@@ -7,22 +7,17 @@ use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Collected, Full, LengthLimitError, Limited};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-use super::super::retry::{RetryLimits, RetrySchedule, requested_wait};
+use super::super::retry::{FIRST_WAIT, RetryLimits, RetrySchedule, requested_wait};
 use crate::cli::moving::CommandError;
 use crate::config::{Config, Live};
 use crate::process::errors::{BoxError, cause_of};
 use crate::upstream::{ClientBody, ForwardError, ForwardedBody, UpstreamClient};
 use crate::wire::error_fields;
 
-/// The first wait is shorter if the interval of polls is.
-const RETRIES: RetryLimits = RetryLimits {
-    attempts: 10,
-    first_wait: Duration::from_millis(500),
-    max_wait: Duration::from_mins(1),
-    max_requested_wait: Duration::from_mins(10),
-};
+const RETRIES: RetryLimits =
+    RetryLimits { attempts: 10, max_wait: Duration::from_mins(1), max_requested_wait: Duration::from_mins(10) };
 /// Largest answer that is read into memory. A list of many files is the largest one.
 const MAX_ANSWER_BYTES: usize = 64 << 20;
 /// Longest text of a service's message that is shown or recorded.
@@ -61,11 +56,12 @@ pub(super) struct Refused {
 impl Remote {
     pub(super) fn new(config: &Config, headers: HeaderMap, poll: Duration) -> Result<Self, CommandError> {
         let client = UpstreamClient::http(Live::new(config.clone())).map_err(|error| error.to_string())?;
-        Ok(Self { client, headers, timeout: config.upstream.call_timeout, first_wait: poll.min(RETRIES.first_wait) })
+        // The interval of polls may be shorter.
+        Ok(Self { client, headers, timeout: config.upstream.call_timeout, first_wait: poll.min(FIRST_WAIT) })
     }
 
     pub(super) const fn schedule(&self) -> RetrySchedule {
-        RetryLimits { first_wait: self.first_wait, ..RETRIES }.schedule()
+        RETRIES.schedule(self.first_wait)
     }
 
     /// Sends a request that changes nothing, or that may be repeated, until it is answered.
@@ -147,10 +143,7 @@ pub(super) async fn wait_after(error: RemoteError, schedule: &mut RetrySchedule)
         RemoteError::Lost(_) => None,
         RemoteError::Refused { .. } => return Err(error),
     };
-    let Some(wait) = schedule.next_wait(requested) else { return Err(error) };
-    tracing::debug!(%error, "the request is repeated");
-    sleep(wait).await;
-    Ok(())
+    if schedule.pause(&error, requested).await { Ok(()) } else { Err(error) }
 }
 
 impl Refused {
