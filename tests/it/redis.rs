@@ -36,6 +36,17 @@ const SETTINGS: [(&str, &str); 5] = [
     ("fallback.mode", "error"),
 ];
 
+/// Returns the environment of a process that logs in as `app` and has no disk.
+fn login(url: &str) -> [(&str, &str); 5] {
+    [
+        ("VECHO_REDIS_URL", url),
+        ("VECHO_REDIS_USERNAME", "app"),
+        ("VECHO_REDIS_PASSWORD", "right"),
+        ("VECHO_REDIS_TIMEOUT", "5s"),
+        ("VECHO_DISK_ENABLED", "false"),
+    ]
+}
+
 /// Starts a replica and does not wait for its Redis.
 async fn started(stub: &Stub, url: &str, settings: &[(&str, &str)]) -> Inside {
     let is_set = |key: &str| settings.iter().any(|(set, _)| *set == key);

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{replica, sources, stored};
+use super::{login, replica, sources, stored};
 use crate::harness::front::texts_of;
 use crate::harness::redis::Redis;
 use crate::harness::{Behaviour, Client, Inside, Stub, Vecho, eventually};
@@ -150,14 +150,8 @@ async fn a_login_without_scripts_reads_and_writes_without_leases() {
     let mut redis = Redis::absent().with(&["--requirepass", "admin", "--user", "app", "on", ">right", "~vecho:*"]);
     redis = redis.with(&rights).with_cli_arguments(&["-a", "admin"]);
     redis.go_on();
-    let environment = [
-        ("VECHO_REDIS_URL", &*redis.url()),
-        ("VECHO_REDIS_USERNAME", "app"),
-        ("VECHO_REDIS_PASSWORD", "right"),
-        ("VECHO_REDIS_TIMEOUT", "5s"),
-        ("VECHO_DISK_ENABLED", "false"),
-    ];
-    let start = || Vecho::start_with(&stub.base_url(), &environment);
+    let url = redis.url();
+    let start = || Vecho::start_with(&stub.base_url(), &login(&url));
     let [one, other] = [start(), start()];
     let ask = async |vecho: &Vecho, text: &str| {
         let url = format!("{}/embeddings", vecho.base_url());

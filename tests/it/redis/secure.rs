@@ -1,6 +1,6 @@
 //! Redis with TLS, a password, and a selected database.
 
-use super::{goes_down, purge, replica, sources, started, stored};
+use super::{goes_down, login, purge, replica, sources, started, stored};
 use crate::harness::redis::Redis;
 use crate::harness::tls::{Folder, Identity};
 use crate::harness::{Stub, Vecho};
@@ -83,14 +83,7 @@ async fn missing_permissions_are_logged_once() {
     let stub = Stub::start();
     let mut redis = Redis::absent().with(&["--user", "app", "on", ">right", "~*", "+hgetall"]);
     redis.go_on();
-    let environment = [
-        ("VECHO_REDIS_URL", &*redis.url()),
-        ("VECHO_REDIS_USERNAME", "app"),
-        ("VECHO_REDIS_PASSWORD", "right"),
-        ("VECHO_REDIS_TIMEOUT", "5s"),
-        ("VECHO_DISK_ENABLED", "false"),
-    ];
-    let vecho = Vecho::start_with(&stub.base_url(), &environment);
+    let vecho = Vecho::start_with(&stub.base_url(), &login(&redis.url()));
     crate::harness::eventually("it tries again", async || redis.calls("hgetall") >= 4).await;
     let log = vecho.stop().log;
     assert!(log.contains("NOPERM"), "{log}");
