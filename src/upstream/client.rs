@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 use super::body::{ClientBody, ForwardedBody, UpstreamBody};
 use super::connections::{ConnectionLimits, Connections, ForwardError};
 use super::headers::{KEY_HEADERS, SECRETS_ELSEWHERE};
+use super::http2::StreamEnd;
 use super::in_process::{self, InProcess};
 use super::memory_budget::Reservation;
 use super::reading::read_reply;
@@ -213,7 +214,9 @@ fn failure_of(error: &SendError) -> Failure {
         }
         SendError::Client(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
         SendError::Connect(error) => Failure::unavailable(UnavailableReason::Connect, cause_of(&**error)),
-        SendError::Stream(error) if error.was_reset => Failure::unavailable(UnavailableReason::Reset, cause_of(error)),
+        SendError::Stream(error) if error.end == StreamEnd::Reset => {
+            Failure::unavailable(UnavailableReason::Reset, cause_of(error))
+        }
         SendError::Stream(error) => Failure::unavailable(UnavailableReason::Dropped, cause_of(error)),
         SendError::Proxy(error) => Failure::unavailable(UnavailableReason::Connect, error.to_string()),
         SendError::InterimFlood => Failure::unavailable(UnavailableReason::Status, error.to_string()),

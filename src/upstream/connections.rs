@@ -12,6 +12,7 @@ use hyper_util::client::legacy;
 use tokio::time::Instant;
 
 use super::body::{BodyStalled, ClientBody, UpstreamBody};
+use super::http2::StreamEnd;
 use super::interim;
 use super::pool::{ConnectionPool, KeepLimits, PoolClient, unpooled};
 use super::send_error::SendError;
@@ -166,7 +167,7 @@ impl Connections {
             && let Some(copy) = copy
         {
             tracing::debug!("a kept connection to the upstream was dead; repeating the request on a new one");
-            // A dead connection with HTTP/2 has left the pool.
+            // A dead connection with HTTP/2 has left the pool, and so have all older ones.
             let is_stream = matches!(result, Err(SendError::Stream(_)));
             let client = if is_stream { self.passing.client() } else { self.unpooled.clone() };
             result = self.send(&client, copy).await;
@@ -198,8 +199,8 @@ impl Connections {
             }
             // The answers show that the connection was alive.
             Err(SendError::InterimFlood | SendError::Proxy(_) | SendError::Connect(_)) => false,
-            // The end of a connection with HTTP/2 is noticed at once, so the others need not be suspected.
-            Err(SendError::Stream(error)) => error.was_dead,
+            // All older connections with HTTP/2 have left the pool with it, so none has to be suspected.
+            Err(SendError::Stream(error)) => matches!(error.end, StreamEnd::Connection { had_answered: true, .. }),
             Err(SendError::Client(error)) => {
                 let usage = error.connect_info().and_then(ConnectionUse::of_connection);
                 let was_dead = usage.is_some_and(|usage| usage.died_unanswered());

@@ -63,14 +63,23 @@ struct StreamCount {
 #[error("{source}")]
 pub(super) struct StreamError {
     source: hyper::Error,
-    /// True if the server has not processed the request (RFC 9113, sections 6.8 and 8.7).
-    pub(super) is_unprocessed: bool,
-    /// True if the server reset the stream. The connection lives on.
-    pub(super) was_reset: bool,
-    /// True if a connection that had answered before has ended.
-    pub(super) was_dead: bool,
-    /// True if this request is the first one to show that its connection has ended.
-    pub(super) is_first: bool,
+    pub(super) end: StreamEnd,
+}
+
+/// End of a stream without an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum StreamEnd {
+    /// The server has not processed the request (RFC 9113, sections 6.8 and 8.7).
+    Unprocessed,
+    /// The server reset the stream. The connection lives on.
+    Reset,
+    /// The connection ended.
+    Connection {
+        /// True if it had answered before.
+        had_answered: bool,
+        /// True if no earlier request has shown its end.
+        is_first: bool,
+    },
 }
 
 impl Http2Connection {
@@ -174,12 +183,16 @@ impl Http2Connection {
                 let unsent = error.take_message();
                 let source = error.into_error();
                 let of_stream = stream_fault(&source);
-                let is_unprocessed = unsent.is_some() || of_stream.is_some_and(is_unprocessed);
-                let was_reset = of_stream.is_some_and(h2::Error::is_reset);
                 // A connection that is ending may still seem open.
-                let is_first = (is_unprocessed || !was_reset) && self.retire() && !is_unprocessed;
-                let was_dead = !is_unprocessed && !was_reset && self.usage.has_answered();
-                Err((StreamError { source, is_unprocessed, was_reset, was_dead, is_first }, unsent))
+                let end = if unsent.is_some() || of_stream.is_some_and(is_unprocessed) {
+                    self.retire();
+                    StreamEnd::Unprocessed
+                } else if of_stream.is_some_and(h2::Error::is_reset) {
+                    StreamEnd::Reset
+                } else {
+                    StreamEnd::Connection { had_answered: self.usage.has_answered(), is_first: self.retire() }
+                };
+                Err((StreamError { source, end }, unsent))
             }
         }
     }

@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service as _;
 
 use super::body::{ClientBody, UpstreamBody};
-use super::http2::{Http2Connection, MAX_STREAMS, StreamLimits};
+use super::http2::{Http2Connection, MAX_STREAMS, StreamEnd, StreamLimits};
 use super::send_error::SendError;
 use crate::process::connector::TimedConnector;
 
@@ -130,11 +130,11 @@ impl Multiplexer {
                 Ok(response) => return Ok(Ok(response.map(|body| UpstreamBody::of_stream(body, lease)))),
                 Err(failed) => failed,
             };
-            if error.is_first {
+            if matches!(error.end, StreamEnd::Connection { is_first: true, .. }) {
                 lease.origin.retire_all();
             }
             match unsent.or(copy) {
-                Some(again) if error.is_unprocessed && attempt < MAX_ATTEMPTS => {
+                Some(again) if error.end == StreamEnd::Unprocessed && attempt < MAX_ATTEMPTS => {
                     tracing::debug!(%error, "the upstream did not process a request; sending it on another connection");
                     (request, attempt) = (again, attempt + 1);
                 }
