@@ -117,6 +117,7 @@ complete -c vecho -n "__fish_vecho_using_subcommand import" -l set -d 'Value of 
 complete -c vecho -n "__fish_vecho_using_subcommand import" -l quiet -d 'Hide the progress display'
 complete -c vecho -n "__fish_vecho_using_subcommand import" -s h -l help -d 'Print help'
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l namespace -d 'Namespace of the cache, as in the header x-vecho-namespace' -r
+complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l created-at -d 'Time at which the job was created, as `created_at` of its batch; by default that of the file of requests' -r
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l config -d 'Configuration file (TOML)' -r -F
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l listen -d 'Address of the public port, which applications call [default: 127.0.0.1:7861]' -r
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l admin-listen -d 'Address of the ops port: metrics, health, cache control [default: 127.0.0.1:7862]' -r

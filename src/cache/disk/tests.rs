@@ -312,8 +312,8 @@ fn saved_purges_persist_and_damage_to_them_purges_everything() {
     let (store, purges) = (folder.open(), PurgeRegistry::default());
     assert_eq!(store.purges().expect("it can be read"), SavedPurges::default());
     put(&store, 0..10);
-    purges.raise(None);
-    purges.raise(Some("a"));
+    purges.raise(None, 0);
+    purges.raise(Some("a"), 0);
     store.note_purges(&purges).expect("they can be noted");
     drop(store);
     let store = folder.open();

@@ -292,7 +292,7 @@ mod tests {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let purges = Arc::clone(&tier.parts.purges);
-        let name = purges.raise(None);
+        let name = purges.raise(None, 0);
         purges.add_unsent("elsewhere");
         let subject = PurgeSubject::counted_as(&name);
         assert_eq!(tier.purged(&purges, &subject).await, (0, Durability::ForGood));
