@@ -153,6 +153,7 @@ complete -c vecho -n "__fish_vecho_using_subcommand warm" -l quiet -d 'Hide the 
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l text -d 'Read each line as plain text, also if it looks like JSON'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l batch-api -d 'Send what is not cached through the Batch API of the upstream, at half the price and within a day'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l yes -d 'Send without asking'
+complete -c vecho -n "__fish_vecho_using_subcommand warm" -l beyond-capacity -d 'Send with --yes although the cache cannot hold all vectors'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l retry-failed -d 'Send inputs again that failed in an earlier job of this state file'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l keep-files -d 'Keep the uploaded files at the service'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -s h -l help -d 'Print help'
