@@ -38,7 +38,7 @@ impl Folder {
         DiskStore::open(&self.0, 16 * MIB).expect("it must open")
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub(super) fn segments(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(&self.0).expect("it is there").map(|file| file.expect("it can be read").path());
         let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "segment")).collect();
         segments.sort();
