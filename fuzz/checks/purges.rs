@@ -34,7 +34,7 @@ pub(crate) fn check(bytes: &[u8]) {
     agree(&ledger, &purges, &mut list);
     for name in MODELS.map(Some).into_iter().chain([None]) {
         let (before, listed) = (purges.of(&MODELS), list.clone());
-        ledger.add_unsent(&PurgeSubject::counted_as(&purges.raise(name)));
+        ledger.add_unsent(&PurgeSubject::counted_as(&purges.raise(name, 0)));
         agree(&ledger, &purges, &mut list);
         assert!(purges.of(&MODELS) > before, "a purge of {name:?} has no effect");
         assert_ne!(list, listed, "a purge of {name:?} is not told");

@@ -637,13 +637,17 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__import__subcmd__batch)
-            opts="-h --namespace --quiet --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
+            opts="-h --namespace --created-at --quiet --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0
             fi
             case "${prev}" in
                 --namespace)
+                    COMPREPLY=($(compgen -f "${cur}"))
+                    return 0
+                    ;;
+                --created-at)
                     COMPREPLY=($(compgen -f "${cur}"))
                     return 0
                     ;;
@@ -733,7 +737,7 @@ _vecho() {
             return 0
             ;;
         vecho__subcmd__warm)
-            opts="-h --model --dimensions --namespace --batch --concurrency --quiet --text --chunk --overlap --batch-api --state --yes --poll --retry-failed --keep-files --batch-requests --batch-tokens --batch-model --path --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
+            opts="-h --model --dimensions --namespace --batch --concurrency --quiet --text --chunk --overlap --batch-api --state --yes --beyond-capacity --poll --retry-failed --keep-files --batch-requests --batch-tokens --batch-model --path --config --listen --admin-listen --upstream --workers --log-level --log-format --set --help"
             if [[ ${cur} == -* || ${COMP_CWORD} -eq 2 ]] ; then
                 COMPREPLY=( $(compgen -W "${opts}" -- "${cur}") )
                 return 0

@@ -117,6 +117,7 @@ complete -c vecho -n "__fish_vecho_using_subcommand import" -l set -d 'Value of 
 complete -c vecho -n "__fish_vecho_using_subcommand import" -l quiet -d 'Hide the progress display'
 complete -c vecho -n "__fish_vecho_using_subcommand import" -s h -l help -d 'Print help'
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l namespace -d 'Namespace of the cache, as in the header x-vecho-namespace' -r
+complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l created-at -d 'Time at which the job was created, as `created_at` of its batch; by default that of the file of requests' -r
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l config -d 'Configuration file (TOML)' -r -F
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l listen -d 'Address of the public port, which applications call [default: 127.0.0.1:7861]' -r
 complete -c vecho -n "__fish_vecho_using_subcommand import-batch" -l admin-listen -d 'Address of the ops port: metrics, health, cache control [default: 127.0.0.1:7862]' -r
@@ -152,6 +153,7 @@ complete -c vecho -n "__fish_vecho_using_subcommand warm" -l quiet -d 'Hide the 
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l text -d 'Read each line as plain text, also if it looks like JSON'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l batch-api -d 'Send what is not cached through the Batch API of the upstream, at half the price and within a day'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l yes -d 'Send without asking'
+complete -c vecho -n "__fish_vecho_using_subcommand warm" -l beyond-capacity -d 'Send with --yes although the cache cannot hold all vectors'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l retry-failed -d 'Send inputs again that failed in an earlier job of this state file'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -l keep-files -d 'Keep the uploaded files at the service'
 complete -c vecho -n "__fish_vecho_using_subcommand warm" -s h -l help -d 'Print help'

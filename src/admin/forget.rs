@@ -14,7 +14,7 @@ use crate::flow::UNMEASURED;
 
 /// Describes a medium that still holds forgotten entries.
 const UNERASED: &str = "The disk still holds forgotten entries, which are never served: it is slow or fails, see the log. \
-                        Repeat the request to overwrite them.";
+                        This process goes on until they are overwritten. Repeat the request to learn whether they are.";
 
 /// `POST /api/performance/cache/forget?path=`: the body is an embeddings request, the headers are those it would have. A
 /// header that chooses the scope may occur several times.

@@ -27,6 +27,7 @@ pub use context::{AdminContext, Explainer, Finder};
 pub use dashboard::run_updates;
 pub use feed::Feed;
 pub use guard::{Guard, TOKEN_HEADER, is_local_authority};
-pub use moving::{EXPORT_PATH, IMPORT_PATH};
+use moving::IMPORT_PATH;
+pub use moving::{EXPORT_PATH, import_path};
 pub use reply::AdminBody;
 pub use service::handle;

@@ -204,7 +204,7 @@ where
         Endpoint::Export if head.method == Method::HEAD => Ok(moving::no_export()),
         Endpoint::Export => Ok(moving::export(context).await),
         // A file of any size is streamed, so its body has no limit here.
-        Endpoint::Import => moving::import(context, body).await,
+        Endpoint::Import => moving::import(context, head, body).await,
         Endpoint::LogLevel => settings::set_log_level(context, &body::read(body, MAX_BODY_BYTES).await?),
     }
 }

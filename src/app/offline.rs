@@ -11,8 +11,8 @@ use bytes::Bytes;
 use crate::cache::at_rest::ChecksumKeys;
 use crate::cache::bounded::MapBounds;
 use crate::cache::disk::{DiskStore, OpenError};
-use crate::cache::purges::{PurgeRegistry, PurgeSubject};
-use crate::cache::transfer::{self, Imported, Pieces};
+use crate::cache::purges::{JobStart, PurgeRegistry, PurgeSubject};
+use crate::cache::transfer::{self, ImportRules, Imported, Pieces};
 use crate::cache::{AtRest, Durability, Found, Lookup, LowerTier, MemoryTier, Stack, Tier, TierStats};
 use crate::config::Config;
 use crate::key::Key;
@@ -31,6 +31,7 @@ pub struct OfflineCache {
     disk: Arc<UnqueuedDisk>,
     clock: Clock,
     codec: Codec,
+    forgotten_for_ms: u64,
 }
 
 /// Reason why the folder cannot be used.
@@ -65,7 +66,8 @@ impl OfflineCache {
         let memory = MemoryTier::new(MapBounds { max_bytes: MEMORY_BYTES, max_entries: None });
         let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
         let stack = Stack::new(memory, vec![Arc::clone(&disk) as Arc<dyn LowerTier>], purges, checksum_keys);
-        Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec: config.cache.codec })
+        let (codec, forgotten_for_ms) = (config.cache.codec, config.cache.forgotten_for_ms());
+        Ok(Self { stack: Arc::new(stack), disk, clock: Clock::System, codec, forgotten_for_ms })
     }
 
     /// Opens the folder of a configuration if it exists, and creates nothing otherwise.
@@ -96,10 +98,13 @@ impl OfflineCache {
         transfer::export(Arc::clone(&self.stack), self.clock.now_ms()).await
     }
 
-    /// Imports the export of another instance. The error explains the failure.
-    pub async fn import(&self, file: Pieces<'_>) -> Result<Imported, String> {
+    /// Imports the export of another instance, or the vectors of a job that began at this time. The error explains the
+    /// failure.
+    pub async fn import(&self, file: Pieces<'_>, job_began_ms: Option<u64>) -> Result<Imported, String> {
+        let job = job_began_ms.map(|began_ms| JobStart { began_ms, remembered_ms: self.forgotten_for_ms });
+        let rules = ImportRules { codec: self.codec, job };
         let imported =
-            transfer::import(&self.stack, &self.clock, self.codec, file).await.map_err(|error| error.to_string())?;
+            transfer::import(&self.stack, &self.clock, rules, file).await.map_err(|error| error.to_string())?;
         match self.disk.lock().failed.take() {
             None => Ok(imported),
             Some(error) => Err(format!("the folder cannot be written: {error}")),

@@ -80,10 +80,10 @@ impl Caches {
 
     /// Removes all entries, or those of one model, from all tiers. Returns once the entries cannot return, even after a
     /// restart, or once it is certain that a tier cannot promise this yet. Continues if the caller leaves.
-    pub async fn purge(&self, model: Option<&str>) -> Purged {
-        self.on_blocking_thread(model, |caches, model| {
+    pub async fn purge(&self, model: Option<&str>, now_ms: u64) -> Purged {
+        self.on_blocking_thread(model, move |caches, model| {
             // Counts and memory change first, so this process serves no purged entry while the lower tiers are told.
-            let purge = caches.tiers.purge(model);
+            let purge = caches.tiers.purge(model, now_ms);
             // Replies cached from purged records must not be served while slower tiers store the purge.
             caches.replies.clear();
             let pending = pending(&Handle::current().block_on(caches.tiers.settle(&purge)));
@@ -168,7 +168,11 @@ impl Caches {
     }
 
     /// Runs a purge on a thread for blocking work: it walks all entries, which takes milliseconds.
-    async fn on_blocking_thread(&self, model: Option<&str>, purge: fn(&Self, Option<&str>) -> Purged) -> Purged {
+    async fn on_blocking_thread(
+        &self,
+        model: Option<&str>,
+        purge: impl FnOnce(&Self, Option<&str>) -> Purged + Send + 'static,
+    ) -> Purged {
         // The blocking task owns its arguments, because it continues if the caller leaves.
         let (caches, model) = (self.clone(), model.map(str::to_owned));
         let purged = spawn_blocking(move || purge(&caches, model.as_deref()));

@@ -19,6 +19,9 @@ use crate::config::{Config, Scope};
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 const EXPLAIN_PATH: &str = "/api/performance/cache/explain";
 
+/// Largest time that `--created-at` takes: the end of the year 9999. A larger one is not in seconds.
+const MAX_SECONDS: u64 = 253_402_300_799;
+
 /// Files of the job.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct BatchOptions {
@@ -29,6 +32,9 @@ pub struct BatchOptions {
     /// Namespace of the cache, as in the header x-vecho-namespace
     #[arg(long)]
     namespace: Option<String>,
+    /// Time at which the job was created, as `created_at` of its batch; by default that of the file of requests
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=MAX_SECONDS))]
+    created_at: Option<u64>,
     /// Hide the progress display
     #[arg(long)]
     quiet: bool,
@@ -51,8 +57,9 @@ pub(super) async fn import(
         number => teller.say(&format!("line {number} of the output: {cause}")),
     };
     let whose = credential::whose(&key_settings.config, credential);
+    let job_began_ms = options.created_at.map_or_else(|| files.began_ms(), |seconds| seconds * 1_000);
     let (records, counts) = files.records(key_settings, Box::new(tell));
-    let imported = progress.alongside(instance.import(records)).await?;
+    let imported = progress.alongside(instance.import(records, Some(job_began_ms))).await?;
     let BatchCounts { vectors, errors, unusable } = *counts.lock().unwrap_or_else(PoisonError::into_inner);
     let reported = report(&imported, &progress);
     let (vectors, errors) = (counted(vectors, "vector"), counted(errors, "line"));
@@ -61,6 +68,12 @@ pub(super) async fn import(
         "the output held {vectors}, {errors} with errors, and {unusable_shown} that cannot be used; what is \
          kept is {whose}"
     ));
+    if imported.purged + imported.expired > 0 && options.created_at.is_none() {
+        progress.say(
+            "purged are also entries that were purged or forgotten since the file of requests was written; if the job \
+             was created later, --created-at names the time of its batch",
+        );
+    }
     reported.and(if unusable == 0 { Ok(()) } else { Err("some lines cannot be used".to_owned()) })
 }
 

@@ -16,7 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::client::{Cause, Client, REQUEST_TIMEOUT, read_whole, whole};
 use super::progress::{ProgressDisplay, counted, grouped};
-use crate::admin::{EXPORT_PATH, IMPORT_PATH};
+use crate::admin::{EXPORT_PATH, import_path};
 use crate::app::{OfflineCache, OfflineError};
 use crate::cache::export::{Ending, ExportItem, ExportReader};
 use crate::cache::transfer::{Imported, Pieces};
@@ -93,18 +93,22 @@ impl VechoInstance {
         Ok(Box::pin(BodyStream::new(body).map_ok(|frame: Frame<Bytes>| frame.into_data().unwrap_or_default())))
     }
 
-    /// Imports a file.
-    pub(super) async fn import(self, file: Pieces<'static>) -> Result<Imported, CommandError> {
+    /// Imports a file, or the vectors of a job that began at this time.
+    pub(super) async fn import(
+        self,
+        file: Pieces<'static>,
+        job_began_ms: Option<u64>,
+    ) -> Result<Imported, CommandError> {
         let client = match self {
             Self::Running(client) => client,
             Self::Stopped(folder) => {
-                let imported = folder.import(file).await;
+                let imported = folder.import(file, job_began_ms).await;
                 // The folder is closed in any case, and its own fault is reported first.
                 return folder.close().map_err(|error| format!("the folder cannot be closed: {error}")).and(imported);
             }
         };
         let body = StreamBody::new(file.map_ok(Frame::data)).boxed_unsync();
-        let answer = client.send(client.request(Method::POST, IMPORT_PATH, body)).await;
+        let answer = client.send(client.request(Method::POST, &import_path(job_began_ms), body)).await;
         let answer = answer.map_err(|error| error.to_string())?;
         let (status, body) = (answer.status(), read_whole(answer.into_body()).await?);
         if status != StatusCode::OK {
@@ -221,7 +225,7 @@ pub(super) async fn import(config: &Config, file: &Path, quiet: bool) -> Result<
         (Box::new(opened), bytes)
     };
     let progress = Arc::new(ProgressDisplay::new(quiet, "MiB", bytes));
-    let imported = progress.alongside(instance.import(pieces_of(source, Arc::clone(&progress)))).await?;
+    let imported = progress.alongside(instance.import(pieces_of(source, Arc::clone(&progress)), None)).await?;
     report(&imported, &progress)
 }
 

@@ -42,10 +42,7 @@ impl Proxy {
             let space = space_key(&origin.scope, &origin.uri, &request.space);
             keys.extend(inputs.iter().map(|input| input.key(&space)));
         }
-        let until_ms =
-            [config.cache.ttl, config.cache.stale_for].into_iter().fold(self.flow.clock.now_ms(), |at, time| {
-                at.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
-            });
+        let until_ms = self.flow.clock.now_ms().saturating_add(config.cache.forgotten_for_ms());
         Ok(ForgetOrder {
             inputs: request.inputs.len(),
             scopes: scopes.len(),

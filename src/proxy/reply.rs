@@ -215,11 +215,11 @@ impl Replies {
 
     /// Rejects a request with an input that is too long for its model, or with inputs that could not be measured.
     pub(super) fn unfit(&self, unfit: Unfit) -> Finished {
-        let response = match unfit {
+        match unfit {
             Unfit::TooLong(place) => {
                 let message = format!("input[{place}] has more than {MAX_INPUT_TOKENS} tokens (limits.long_input).");
                 let body = envelope(&message, "invalid_request_error", Some("input"), Some(TOO_LONG));
-                self.error(StatusCode::BAD_REQUEST, body)
+                Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::LongInput)
             }
             Unfit::Unmeasured => {
                 let message = "The tokens of long inputs could not be counted within limits.request_timeout, because \
@@ -227,17 +227,18 @@ impl Replies {
                 let body = envelope(message, "server_error", None, Some(UNMEASURED));
                 let mut response = self.error(StatusCode::SERVICE_UNAVAILABLE, body);
                 response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
-                response
+                // The request may be legal, so it counts as an error of vecho.
+                Finished::new(response, Outcome::Rejected)
             }
-        };
-        Finished::new(response, Outcome::Rejected)
+        }
     }
 
     /// Rejects a similarity request that cannot be understood.
     pub(super) fn bad_similar(&self, fault: &SimilarFault) -> Finished {
-        let code = if fault.is_too_long { TOO_LONG } else { "invalid_value" };
+        let (code, outcome) =
+            if fault.is_too_long { (TOO_LONG, Outcome::LongInput) } else { ("invalid_value", Outcome::Rejected) };
         let body = envelope(&fault.to_string(), "invalid_request_error", fault.param, Some(code));
-        Finished::new(self.error(StatusCode::BAD_REQUEST, body), Outcome::Rejected)
+        Finished::new(self.error(StatusCode::BAD_REQUEST, body), outcome)
     }
 
     /// Rejects a similarity request with a body that is not JSON.

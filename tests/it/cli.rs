@@ -234,7 +234,8 @@ fn help_of_warm_groups_its_options_by_subject() {
     };
     assert_eq!(group("Options"), ["model", "dimensions", "namespace", "batch", "concurrency", "quiet", "help"]);
     assert_eq!(group("Input"), ["text", "chunk", "overlap"]);
-    let batch_api = "batch-api state yes poll retry-failed keep-files batch-requests batch-tokens batch-model path";
+    let batch_api =
+        "batch-api state yes beyond-capacity poll retry-failed keep-files batch-requests batch-tokens batch-model path";
     assert_eq!(group("Batch API (with --batch-api)").join(" "), batch_api);
     let configuration = "config listen admin-listen upstream workers log-level log-format set";
     assert_eq!(group("Configuration").join(" "), configuration);

@@ -7,6 +7,8 @@ use std::process::{Command, Output, Stdio};
 use serde_json::{Value, json};
 
 use crate::harness::Front;
+use crate::harness::script::PGVECTOR;
+use crate::harness::tls::Folder;
 
 const SMALL: &str = "text-embedding-3-small";
 
@@ -128,4 +130,37 @@ async fn the_documented_numpy_lines_find_the_same_vectors() {
     child.stdin.take().expect("it is piped").write_all(input.as_bytes()).expect("it must read its input");
     let output = child.wait_with_output().expect("it must end");
     assert_eq!(text(&output.stdout), "[2, 3]\n[2, 3]\n");
+}
+
+/// Returns the recorded vectors of OpenAI and Azure.
+fn recorded() -> Vec<Value> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vectors");
+    let files = std::fs::read_dir(folder).expect("the folder is readable").map(|entry| entry.expect("a file").path());
+    let vectors = files.filter(|path| path.extension().is_some_and(|end| end == "f32")).map(|path| {
+        let bytes = std::fs::read(path).expect("the file is readable");
+        let (numbers, _) = bytes.as_chunks();
+        json!(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect::<Vec<_>>())
+    });
+    vectors.collect()
+}
+
+#[tokio::test]
+async fn the_documented_pgvector_query_finds_the_same_vectors() {
+    let (real, mocks) = vectors(&["one", "two words"]).await;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let guide = std::fs::read_to_string(root.join("docs/FAILURES.md")).expect("the guide is readable");
+    let query = guide.split("```sql\n").nth(1).and_then(|rest| rest.split("```").next()).expect("it has SQL");
+    let recorded = recorded();
+    assert!(recorded.len() >= 7, "{} recorded vectors", recorded.len());
+    let floats = |vectors: Vec<Value>| vectors.into_iter().filter(Value::is_array).collect::<Vec<_>>();
+    let (real, mut mocks) = ([floats(real), recorded].concat(), floats(mocks));
+    // A store may hold the first dimensions of a vector only, and rows without one.
+    mocks.push(json!(mocks[0].as_array().expect("it has numbers")[..64]));
+    let items = [real.clone(), mocks.clone(), vec![Value::Null]].concat();
+    let folder = Folder::new("pgvector");
+    let mut command = PGVECTOR.command();
+    command.env("ITEMS", folder.write("items.json", json!(items).to_string())).env("QUERY", query);
+    let report = PGVECTOR.report(command);
+    let expected = json!((real.len()..real.len() + mocks.len()).collect::<Vec<_>>());
+    assert_eq!((&report["vector"], &report["halfvec"]), (&expected, &expected), "{report}");
 }

@@ -236,5 +236,8 @@ async fn forgotten_keys_are_bounded_and_make_room_when_their_entries_would_have_
     let refused = forget(vecho.admin(), &[], &texts(4_000)).await;
     assert_eq!((refused.status, refused.error().1), (409, json!("too_many_forgotten")), "{refused:?}");
     vecho.clock.advance_ms(2 * 3_600_000);
+    let refused = forget(vecho.admin(), &[], &texts(4_000)).await;
+    assert_eq!(refused.status, 409, "they are remembered for two days, which a job of the Batch API may last");
+    vecho.clock.advance_ms(46 * 3_600_000);
     forgotten(&vecho, &[], &texts(4_000)).await;
 }

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::disk::ground::Folder;
 use crate::forgetting::forget;
+use crate::harness::ops::metric_becomes;
 use crate::harness::stub::tokens;
 use crate::harness::{Front, Inside, Stub};
 
@@ -67,6 +68,15 @@ async fn a_rejected_input_is_named_and_reaches_no_upstream() {
     let similar = json!({"model": SMALL, "query": "q", "candidates": [long("word")]});
     assert_eq!(front.post_to("/v1/vecho/similar", similar.to_string()).send().await.status, 400);
     assert_eq!(front.calls(), 0);
+    for (route, outcome, expected) in [
+        ("embeddings", "long_input", 1.0),
+        ("similar", "long_input", 1.0),
+        ("embeddings", "rejected", 0.0),
+        ("similar", "rejected", 0.0),
+    ] {
+        let series = format!(r#"vecho_requests_total{{outcome="{outcome}",route="{route}"}}"#);
+        metric_becomes(front.admin(), &series, expected).await;
+    }
     assert_eq!(front.ask(&body(SMALL, "short".to_owned())).await.status, 200);
     // A model that is named has its own treatment, whatever its name; any other model has no known limit.
     assert_eq!(front.ask(&body("own", long("word"))).await.header("x-vecho-truncated"), Some("1"));

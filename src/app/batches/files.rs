@@ -29,6 +29,7 @@ pub struct BatchFiles {
     pub(super) places: HashMap<String, Option<u64>>,
     first: Option<u64>,
     pub(super) answered_ms: u64,
+    requested_ms: u64,
 }
 
 /// Callback that reports an unusable line: its number and the reason.
@@ -55,10 +56,15 @@ impl BatchFiles {
             return Err(io::Error::other("the file of requests holds answers; are the two files swapped?"));
         }
         // The vectors are as old as this file, so the import does not prolong their life.
-        let written = File::open(answers)?.metadata()?.modified()?;
-        let since_epoch = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let answered_ms = u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX);
-        Ok(Self { requests: requests.to_owned(), answers: answers.to_owned(), places, first, answered_ms })
+        let (answered_ms, requested_ms) = (written_ms(answers)?, written_ms(requests)?);
+        let (requests, answers) = (requests.to_owned(), answers.to_owned());
+        Ok(Self { requests, answers, places, first, answered_ms, requested_ms })
+    }
+
+    /// Returns the time before which the job cannot have begun, if the files were not changed since: that of its
+    /// requests. A copy of them may be younger than the answers.
+    pub fn began_ms(&self) -> u64 {
+        self.requested_ms.min(self.answered_ms)
     }
 
     /// Returns the first request with its keys, if it can be cached. Blocks on the disk.
@@ -68,4 +74,11 @@ impl BatchFiles {
         let line: RequestLine<'_> = serde_json::from_slice(&bytes).ok()?;
         key_settings.sample(&line.url, line.body.get()).ok()
     }
+}
+
+/// Returns the time of the last change of a file in milliseconds since the Unix epoch.
+fn written_ms(path: &Path) -> io::Result<u64> {
+    let written = File::open(path)?.metadata()?.modified()?;
+    let since_epoch = written.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX))
 }

@@ -22,6 +22,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 mod tier;
+mod unerased;
 mod worker;
 
 pub use bounds::DiskBounds;

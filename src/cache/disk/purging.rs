@@ -61,19 +61,24 @@ impl DiskTier {
     }
 
     /// Overwrites the entries of forgotten keys, after their purge was recorded. Returns the number of entries. The purge
-    /// is final already, so a disk that is slow or fails costs no other entry.
+    /// is final already, so a disk that is slow or fails costs no other entry. A failure is repeated in the background.
     pub(super) async fn erase(&self, store: Arc<DiskStore>, keys: &Arc<[Key]>, within: Duration) -> (u64, Durability) {
-        let keys = Arc::clone(keys);
+        let to_erase = Arc::clone(keys);
         let erasing = spawn_blocking(move || {
-            let erased = store.erase(&keys);
+            let erased = store.erase(&to_erase);
             if let Some(fault) = &erased.fault {
-                tracing::warn!(%fault, "cannot overwrite all forgotten entries on disk; they are never served");
+                tracing::warn!(
+                    %fault,
+                    "cannot overwrite all forgotten entries on disk; they are never served, and it is tried again"
+                );
             }
             erased
         });
         match timeout(within, erasing).await {
-            Ok(Ok(Erased { found, fault })) => {
-                (found, if fault.is_some() { Durability::Unerased } else { Durability::ForGood })
+            Ok(Ok(Erased { found, fault: None })) => (found, Durability::ForGood),
+            Ok(Ok(Erased { found, fault: Some(_) })) => {
+                self.unerased.add(keys, (&self.tasks, self.settings.off_for), &self.status);
+                (found, Durability::Unerased)
             }
             Ok(Err(panicked)) => {
                 self.status.fail(&panicked);

@@ -38,7 +38,7 @@ impl Folder {
         DiskStore::open(&self.0, 16 * MIB).expect("it must open")
     }
 
-    fn segments(&self) -> Vec<PathBuf> {
+    pub(super) fn segments(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(&self.0).expect("it is there").map(|file| file.expect("it can be read").path());
         let mut segments: Vec<_> = files.filter(|path| path.extension().is_some_and(|end| end == "segment")).collect();
         segments.sort();
@@ -312,8 +312,8 @@ fn saved_purges_persist_and_damage_to_them_purges_everything() {
     let (store, purges) = (folder.open(), PurgeRegistry::default());
     assert_eq!(store.purges().expect("it can be read"), SavedPurges::default());
     put(&store, 0..10);
-    purges.raise(None);
-    purges.raise(Some("a"));
+    purges.raise(None, 0);
+    purges.raise(Some("a"), 0);
     store.note_purges(&purges).expect("they can be noted");
     drop(store);
     let store = folder.open();

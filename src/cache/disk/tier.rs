@@ -12,6 +12,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::DiskStore;
 use super::state::{StoreState, StoreStatus, unnoted};
+use super::unerased::UnerasedKeys;
 use super::worker::{BATCH, DiskSettings, DiskWorker};
 use crate::cache::purges::{PurgeRegistry, PurgeSubject};
 use crate::cache::{AtRest, Durability, LowerTier, Queued, Tier, TierStats, WriteQueue};
@@ -52,7 +53,8 @@ pub struct DiskTier {
     pub(super) parts: DiskParts,
     pub(super) status: Arc<StoreStatus>,
     pub(super) queue: Arc<WriteQueue>,
-    tasks: Tasks,
+    pub(super) tasks: Tasks,
+    pub(super) unerased: Arc<UnerasedKeys>,
     hits: AtomicU64,
     misses: AtomicU64,
 }
@@ -80,7 +82,8 @@ impl DiskTier {
         timeout_at(until, learnt).await.ok();
         tasks.spawn_until_stop(worker.run());
         timeout_at(until, status.known()).await.ok();
-        Self { settings, parts, status, queue, tasks, hits: AtomicU64::new(0), misses: AtomicU64::new(0) }
+        let (unerased, hits, misses) = (Arc::default(), AtomicU64::new(0), AtomicU64::new(0));
+        Self { settings, parts, status, queue, tasks, unerased, hits, misses }
     }
 
     async fn find(&self, keys: &[Key]) -> Vec<Option<Bytes>> {
@@ -292,7 +295,7 @@ mod tests {
         let folder = Folder::new();
         let tier = tier(&folder).await;
         let purges = Arc::clone(&tier.parts.purges);
-        let name = purges.raise(None);
+        let name = purges.raise(None, 0);
         purges.add_unsent("elsewhere");
         let subject = PurgeSubject::counted_as(&name);
         assert_eq!(tier.purged(&purges, &subject).await, (0, Durability::ForGood));

@@ -5,6 +5,10 @@
 //! count in the record, and the record is never served again, wherever it is stored. Counts of other processes are
 //! merged by taking the larger value.
 //!
+//! A count is also the time of its latest purge, in milliseconds since the Unix epoch, so that vectors of a job that
+//! began before a purge can be told from later ones. Where clocks differ, the count is larger by one than the one
+//! before.
+//!
 //! In addition to the counts there are unsent purges, which the processes that share a tier do not know yet. Counts and
 //! unsent purges are saved together, so a process that restarts after an outage knows what it still has to publish.
 
@@ -14,6 +18,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockW
 use tokio::sync::Notify;
 
 use super::forgotten::{ForgottenKeys, ForgottenRegistry, MAX_COUNT, PurgeStamp};
+use super::job_start::JobStart;
 use crate::key::Key;
 
 /// Name under which purges of everything are counted. No model has this name, because model names are never empty.
@@ -93,14 +98,22 @@ impl PurgeRegistry {
         count(EVERYTHING) + named
     }
 
-    /// Counts a purge of one model or of everything, and returns the name of the count.
-    pub fn raise(&self, model: Option<&str>) -> String {
+    /// Counts a purge of one model or of everything at this time, and returns the name of the count.
+    pub fn raise(&self, model: Option<&str>, now_ms: u64) -> String {
         let mut counts = self.write();
         let name = model.unwrap_or(EVERYTHING);
         // A purge of everything covers the name too, so the limit never loses a purge.
         let name = if counts.contains_key(name) || counts.len() < MAX_NAMES { name } else { EVERYTHING };
-        *counts.entry(name.to_owned()).or_default() += 1;
+        let count = counts.entry(name.to_owned()).or_default();
+        *count = purged_at(now_ms, *count);
         name.to_owned()
+    }
+
+    /// Returns true if a purge since the start of a job covers the record under `key` with these names.
+    pub fn was_purged_since(&self, job: JobStart, key: &Key, names: &[&str]) -> bool {
+        let counts = self.read();
+        let is_later = |name: &str| counts.get(name).is_some_and(|count| *count >= job.began_ms);
+        is_later(EVERYTHING) || names.iter().any(|name| is_later(name)) || self.forgotten.of(key) >= job.ends_ms()
     }
 
     /// Returns the names with lower counts here than in `elsewhere`: the missed purges.
@@ -196,6 +209,12 @@ fn raise_to(counts: &mut PurgeCounts, others: &PurgeCounts) {
     }
 }
 
+/// Returns the count of a purge at this time, which follows the count `before`.
+fn purged_at(now_ms: u64, before: u64) -> u64 {
+    // Half of the range is left for counts that only grow by one.
+    now_ms.min(MAX_COUNT / 2).max(before + 1)
+}
+
 fn believed(counts: &PurgeCounts) -> impl Iterator<Item = (&String, &u64)> {
     counts.iter().filter(|(_, count)| **count <= MAX_COUNT)
 }
@@ -212,8 +231,25 @@ mod tests {
         purges.expect(&forged);
         purges.add_saved(&UnsentPurges::from([("everything".to_owned(), u64::MAX)]));
         purges.add_unsent("everything");
-        purges.raise(None);
+        purges.raise(None, 0);
         assert_eq!((purges.of(&["a"]), purges.to_save().counts[EVERYTHING]), (1, 1));
+    }
+
+    #[test]
+    fn a_job_is_covered_by_purges_and_forgets_since_it_began() {
+        let (purges, keys) = (PurgeRegistry::default(), [1, 2].map(|n| Key::from_bytes([n; 32])));
+        purges.raise(Some("a"), 500);
+        purges.forgotten().raise(&keys[..1], 500 + 100);
+        let is_covered = |began_ms, key: &Key, name| {
+            purges.was_purged_since(JobStart { began_ms, remembered_ms: 100 }, key, &[name, "asked"])
+        };
+        assert_eq!([500, 501].map(|began_ms| is_covered(began_ms, &keys[1], "a")), [true, false]);
+        assert_eq!([500, 501].map(|began_ms| is_covered(began_ms, &keys[0], "b")), [true, false]);
+        assert!(!is_covered(400, &keys[1], "b"), "neither its model nor its input");
+        purges.raise(None, 700);
+        assert!(is_covered(600, &keys[1], "b"));
+        purges.raise(None, 700);
+        assert!(is_covered(701, &keys[1], "b"), "two purges in one millisecond are two counts");
     }
 
     #[test]
@@ -222,7 +258,7 @@ mod tests {
         purges.expect(&elsewhere);
         assert_eq!((purges.of(&["a"]), purges.to_save().counts), (0, elsewhere.clone()));
         purges.learn(&elsewhere);
-        purges.raise(Some("a"));
+        purges.raise(Some("a"), 0);
         assert_eq!(purges.to_save().counts["a"], 4);
     }
 
@@ -230,12 +266,12 @@ mod tests {
     fn a_purge_raises_the_count_of_its_own_model_only() {
         let purges = PurgeRegistry::default();
         let before = [purges.of(&["a", "a-v2"]), purges.of(&["b", "b"])];
-        purges.raise(Some("a-v2"));
+        purges.raise(Some("a-v2"), 0);
         assert!(purges.of(&["a", "a-v2"]) > before[0]);
         assert_eq!(purges.of(&["b", "b"]), before[1]);
-        purges.raise(None);
+        purges.raise(None, 0);
         assert!(purges.of(&["b", "b"]) > before[1]);
-        purges.raise(Some("b"));
+        purges.raise(Some("b"), 0);
         assert_eq!(purges.of(&["b", "b"]), purges.of(&["b"]), "one name counts once");
     }
 
@@ -259,13 +295,13 @@ mod tests {
     #[test]
     fn purges_of_other_replicas_are_applied_once() {
         let (here, there) = (PurgeRegistry::default(), PurgeRegistry::default());
-        there.raise(Some("a"));
-        there.raise(None);
+        there.raise(Some("a"), 0);
+        there.raise(None, 0);
         assert_eq!(here.missed(&there.counts()), [EVERYTHING, "a"]);
         here.learn(&there.counts());
         assert_eq!(here.missed(&there.counts()), [""; 0]);
         assert_eq!(here.of(&["a"]), there.of(&["a"]));
-        here.raise(Some("a"));
+        here.raise(Some("a"), 0);
         assert_eq!(here.missed(&there.counts()), [""; 0], "fewer purges are no news");
         let before = here.of(&["a"]);
         here.learn(&there.counts());
@@ -276,10 +312,10 @@ mod tests {
     fn a_purge_beyond_the_maximum_of_names_purges_everything() {
         let purges = PurgeRegistry::default();
         for n in 0..MAX_NAMES {
-            purges.raise(Some(&n.to_string()));
+            purges.raise(Some(&n.to_string()), 0);
         }
         let before = purges.of(&["other"]);
-        assert_eq!(purges.raise(Some("one more")), EVERYTHING);
+        assert_eq!(purges.raise(Some("one more"), 0), EVERYTHING);
         assert!(purges.of(&["other"]) > before);
         assert_eq!(purges.counts().len(), MAX_NAMES + 1);
     }

@@ -52,7 +52,7 @@ impl Replica {
     }
 
     fn purge(&mut self) {
-        let name = self.purges.raise(None);
+        let name = self.purges.raise(None, 0);
         self.tell(&PurgeSubject::counted_as(&name));
     }
 

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::tiers::Stack;
 use crate::cache::at_rest;
-use crate::cache::purges::Generation;
+use crate::cache::purges::{Generation, JobStart};
 use crate::cache::{Age, Record};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
@@ -29,7 +29,7 @@ pub enum ImportOutcome {
     Known,
     /// The record is expired.
     Over,
-    /// A purge since the start of the import covers the record.
+    /// A purge since the start of the import, or of the job that made the record, covers it.
     Purged,
     /// The record lost more precision than the configured codec allows.
     Lossy,
@@ -41,6 +41,8 @@ pub enum ImportOutcome {
 #[derive(Debug)]
 pub struct Arrivals {
     begun: Generation,
+    /// Start of the job that made the records, if they are not from another cache.
+    job: Option<JobStart>,
     codec: Codec,
     /// Identity of the previous record, shared with the next one if they are equal.
     identity: Option<ModelIdentity>,
@@ -72,9 +74,9 @@ impl Stack {
         ControlFlow::Continue(())
     }
 
-    /// Starts an import. Records covered by a purge from now on are not stored.
-    pub fn arrivals(&self, codec: Codec) -> Arrivals {
-        Arrivals { begun: self.generation(), codec, identity: None }
+    /// Starts an import. Records covered by a purge from now on, or since the start of their job, are not stored.
+    pub fn arrivals(&self, codec: Codec, job: Option<JobStart>) -> Arrivals {
+        Arrivals { begun: self.generation(), job, codec, identity: None }
     }
 
     /// Stores the records that are newer than the existing ones, with their original times. Returns the outcome of
@@ -122,8 +124,13 @@ impl Stack {
         arrivals: &Arrivals,
         now_ms: u64,
     ) -> ImportOutcome {
-        if record.times.age(now_ms, None) == Age::Over {
+        // Forgets since the start of such a job may be dropped by now.
+        let is_too_old = arrivals.job.is_some_and(|job| job.ends_ms() <= now_ms);
+        let purges = &self.purges;
+        if is_too_old || record.times.age(now_ms, None) == Age::Over {
             ImportOutcome::Over
+        } else if arrivals.job.is_some_and(|job| purges.was_purged_since(job, &key, &record.models())) {
+            ImportOutcome::Purged
         } else if !arrivals.codec.accepts(record.vector.form()) {
             ImportOutcome::Lossy
         } else if known_ms.is_some_and(|known_ms| known_ms >= record.times.created_ms) {
@@ -203,7 +210,7 @@ mod tests {
     #[tokio::test]
     async fn imports_keep_only_records_newer_than_the_stored_ones() {
         let stack = stack();
-        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        let arrivals = &mut stack.arrivals(Codec::Lossless, None);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Kept]);
         let again = [arriving(1, 950), arriving(1, 940), arriving(2, 700), (key(3), Bytes::from_static(b"x"))];
         assert_eq!(
@@ -220,7 +227,7 @@ mod tests {
         let [(one, of_one), (two, of_two)] = [arriving(1, 950), arriving(2, 950)];
         let swapped = [(one, of_two), (two, of_one)];
         assert_eq!(
-            keep(&stack, &mut stack.arrivals(Codec::Lossless), &swapped).await,
+            keep(&stack, &mut stack.arrivals(Codec::Lossless, None), &swapped).await,
             [ImportOutcome::Damaged, ImportOutcome::Damaged]
         );
         assert!(stack.memory().peek(&one).is_none() && stack.memory().peek(&two).is_none());
@@ -229,7 +236,7 @@ mod tests {
     #[tokio::test]
     async fn only_imports_that_replace_records_start_a_new_generation() {
         let stack = stack();
-        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        let arrivals = &mut stack.arrivals(Codec::Lossless, None);
         let begun = stack.generation();
         keep(&stack, arrivals, &[arriving(1, 950), arriving(2, 950)]).await;
         assert_eq!(stack.generation(), begun);
@@ -248,20 +255,20 @@ mod tests {
             [(key(1), at_rest_under(&key(1), &record))]
         };
         let (lossy, whole) = (arriving(Codec::Int8), arriving(Codec::F32));
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &lossy).await, [ImportOutcome::Lossy]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Bf16), &lossy).await, [ImportOutcome::Lossy]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Int8), &lossy).await, [ImportOutcome::Kept]);
-        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless), &whole).await, [ImportOutcome::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless, None), &lossy).await, [ImportOutcome::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Bf16, None), &lossy).await, [ImportOutcome::Lossy]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Int8, None), &lossy).await, [ImportOutcome::Kept]);
+        assert_eq!(keep(&stack, &mut stack.arrivals(Codec::Lossless, None), &whole).await, [ImportOutcome::Kept]);
     }
 
     #[tokio::test]
     async fn a_purge_stops_imports_that_began_before_it() {
         let stack = stack();
-        let arrivals = &mut stack.arrivals(Codec::Lossless);
-        let _ = stack.purge(Some("m"));
+        let arrivals = &mut stack.arrivals(Codec::Lossless, None);
+        let _ = stack.purge(Some("m"), 0);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Purged]);
         assert_eq!(
-            keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950)]).await,
+            keep(&stack, &mut stack.arrivals(Codec::Lossless, None), &[arriving(1, 950)]).await,
             [ImportOutcome::Kept]
         );
     }
@@ -269,7 +276,7 @@ mod tests {
     #[tokio::test]
     async fn imported_records_share_model_names() {
         let stack = stack();
-        keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 950)]).await;
+        keep(&stack, &mut stack.arrivals(Codec::Lossless, None), &[arriving(1, 950), arriving(2, 950)]).await;
         let name = |n| stack.memory().peek(&key(n)).expect("it was kept").identity.model.clone();
         assert!(Arc::ptr_eq(&name(1), &name(2)));
     }
@@ -277,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn expired_records_in_memory_are_not_exported() {
         let stack = stack();
-        keep(&stack, &mut stack.arrivals(Codec::Lossless), &[arriving(1, 950), arriving(2, 990)]).await;
+        keep(&stack, &mut stack.arrivals(Codec::Lossless, None), &[arriving(1, 950), arriving(2, 990)]).await;
         assert_eq!(leaving(&stack, 1_170), [key(2)]);
     }
 
@@ -299,7 +306,7 @@ mod tests {
         let times = Times { created_ms: 960, fresh_until_ms: 970, stale_until_ms: 980 };
         let expired = Arc::new(Record::new(vector, identity, times, None));
         assert!(stack.remember(key(1), &expired, stack.generation()));
-        let arrivals = &mut stack.arrivals(Codec::Lossless);
+        let arrivals = &mut stack.arrivals(Codec::Lossless, None);
         assert_eq!(keep(&stack, arrivals, &[arriving(1, 950)]).await, [ImportOutcome::Kept]);
     }
 

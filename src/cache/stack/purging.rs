@@ -24,10 +24,10 @@ pub struct Purge {
 impl Stack {
     /// Purges everything, or the records of one model, named as in requests or in responses. From now on no tier's
     /// records of that kind are served. [`Stack::settle`] makes the purge durable.
-    pub fn purge(&self, model: Option<&str>) -> Purge {
+    pub fn purge(&self, model: Option<&str>, now_ms: u64) -> Purge {
         // Memory is emptied after the counts have changed, so no record stored in between stays.
         let asked = PurgeSubject::of_model(model);
-        let name = self.between_generations(&[asked], || self.purges.raise(model));
+        let name = self.between_generations(&[asked], || self.purges.raise(model, now_ms));
         self.emptied(PurgeSubject::counted_as(&name), None)
     }
 

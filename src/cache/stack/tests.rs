@@ -67,7 +67,7 @@ fn an_entry_past_its_stale_time_is_dropped() {
 fn fetches_that_began_before_a_purge_are_not_stored_in_memory() {
     let (stack, space_state, key) = (stack(), SpaceState::default(), KeyBuilder::new(None).finish());
     let begun = stack.generation();
-    let _ = stack.purge(None);
+    let _ = stack.purge(None, 0);
     stack.remember(key, &record("a"), begun);
     assert!(matches!(stack.look_up(&key, &at(1, &space_state)), Found::Missing));
 }
@@ -83,13 +83,13 @@ fn a_purge_of_one_model_keeps_pending_fetches_of_others() {
         let vector = Vector::from_components(&[1.0]).expect("it is a vector");
         Arc::new(Record::new(vector, identity, times, None).asked_as(&model.into()))
     };
-    let _ = stack.purge(Some("a"));
+    let _ = stack.purge(Some("a"), 0);
     for (key, model) in keys.iter().zip(["a", "b", "b"]) {
         stack.remember(*key, &asked(model), begun);
     }
     assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Missing));
     assert!(matches!(stack.look_up(&keys[1], &at(1, &space_state)), Found::Fresh(..)));
-    assert_eq!((stack.purge(Some("b")).removed, stack.purge(Some("answering")).removed), (2, 0));
+    assert_eq!((stack.purge(Some("b"), 0).removed, stack.purge(Some("answering"), 0).removed), (2, 0));
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_purge_by_model_keeps_the_entries_of_other_models() {
     for (place, key) in keys.iter().enumerate() {
         stack.remember(*key, &record(if place == 3 { "b" } else { "a" }), stack.generation());
     }
-    assert_eq!(stack.purge(Some("a")).removed, 3);
+    assert_eq!(stack.purge(Some("a"), 0).removed, 3);
     assert!(matches!(stack.look_up(&keys[0], &at(1, &space_state)), Found::Missing));
     assert!(matches!(stack.look_up(&keys[3], &at(1, &space_state)), Found::Fresh(..)));
 }
@@ -255,7 +255,7 @@ async fn damaged_expired_or_purged_records_are_missing() {
     let look = async |now_ms| stack.look_below(&keys, &at(now_ms, &space_state), stack.generation()).await;
     assert!(matches!(look(1).await[..], [Found::Fresh(..), Found::Missing, Found::Missing]));
     assert!(matches!(look(200).await[..], [Found::Missing, Found::Missing, Found::Missing]));
-    stack.settle(&stack.purge(Some("a"))).await;
+    stack.settle(&stack.purge(Some("a"), 0)).await;
     assert!(matches!(look(1).await[..], [Found::Missing, Found::Missing, Found::Missing]));
     assert_eq!((&*disk.purged.lock().unwrap(), &*redis.purged.lock().unwrap()), (&vec!["a".into()], &vec!["a".into()]));
 }
@@ -264,7 +264,7 @@ async fn damaged_expired_or_purged_records_are_missing() {
 async fn fetches_that_began_before_a_purge_are_not_stored_below_memory() {
     let (stack, disk, _redis) = two_shelves();
     let (keys, begun) = (keys(2), stack.generation());
-    let _ = stack.purge(Some("a"));
+    let _ = stack.purge(Some("a"), 0);
     let (gone, other) = (record("a"), record("b"));
     stack.keep_below(keys[0], &gone, begun);
     stack.keep_below(keys[1], &other, begun);
@@ -279,7 +279,7 @@ async fn a_purge_of_another_replica_is_applied_once() {
         stack.remember(*key, &record(model), stack.generation());
         keep(&stack, *key, &record(model));
     }
-    elsewhere.raise(Some("a"));
+    elsewhere.raise(Some("a"), 0);
     let learnt = stack.learn_purges(&elsewhere.counts().into(), Tier::Redis);
     assert_eq!(learnt.iter().map(|purge| purge.removed).collect::<Vec<_>>(), [1]);
     assert!(stack.learn_purges(&elsewhere.counts().into(), Tier::Redis).is_empty());

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Pieces;
 use crate::cache::export::{Ending, ExportItem, ExportReader, NotPortable};
+use crate::cache::purges::JobStart;
 use crate::cache::{Arrivals, ImportOutcome, Stack};
 use crate::key::Key;
 use crate::process::clock::Clock;
@@ -50,9 +51,24 @@ impl Imported {
     }
 }
 
+/// Rules of an import.
+#[derive(Clone, Copy, Debug)]
+pub struct ImportRules {
+    /// Codec of this instance.
+    pub codec: Codec,
+    /// Start of the job that made the records; `None` if they are those of another cache.
+    pub job: Option<JobStart>,
+}
+
 /// Imports a file piece by piece. A stream that fails counts as a truncated file.
-pub async fn import(tiers: &Stack, clock: &Clock, codec: Codec, mut file: Pieces<'_>) -> Result<Imported, NotPortable> {
-    let (arrivals, batch, imported) = (tiers.arrivals(codec), Vec::new(), Imported::default());
+pub async fn import(
+    tiers: &Stack,
+    clock: &Clock,
+    rules: ImportRules,
+    mut file: Pieces<'_>,
+) -> Result<Imported, NotPortable> {
+    let (arrivals, batch) = (tiers.arrivals(rules.codec, rules.job), Vec::new());
+    let imported = Imported::default();
     let dropped_before = dropped(tiers);
     let mut import = Import { tiers, clock, arrivals, batch, batch_bytes: 0, imported };
     let mut reader = ExportReader::default();

@@ -5,4 +5,4 @@ mod export;
 mod import;
 
 pub use export::{ExportFile, Pieces, export, file_of};
-pub use import::{Imported, import};
+pub use import::{ImportRules, Imported, import};

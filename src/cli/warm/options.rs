@@ -68,6 +68,9 @@ pub(super) struct BatchApiOptions {
     /// Send without asking
     #[arg(long, requires = "batch_api")]
     pub(super) yes: bool,
+    /// Send with --yes although the cache cannot hold all vectors
+    #[arg(long, requires = "yes")]
+    pub(super) beyond_capacity: bool,
     /// Time between two requests for the state of a batch
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = poll_interval, requires = "batch_api")]
     pub(super) poll: Duration,

@@ -10,6 +10,9 @@ use super::TlsConfig;
 use crate::config::Secret;
 use crate::vector::packed::Codec;
 
+/// Shortest time for which a forgotten key is remembered. A job of the Batch API ends within a day.
+const FORGOTTEN_FOR_MIN: Duration = Duration::from_hours(48);
+
 /// `[cache]`
 #[derive(Clone, Debug)]
 pub struct CacheConfig {
@@ -37,6 +40,15 @@ pub struct CacheConfig {
     pub memory_percent: u64,
     /// `cache.answers_percent`.
     pub answers_percent: u64,
+}
+
+impl CacheConfig {
+    /// Returns the time in milliseconds for which a forgotten key is remembered. Its earlier entries have expired by
+    /// then, and a job of the Batch API that began before has ended a day ago.
+    pub fn forgotten_for_ms(&self) -> u64 {
+        let remembered = self.ttl.saturating_add(self.stale_for).max(FORGOTTEN_FOR_MIN);
+        u64::try_from(remembered.as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// `cache.scope`

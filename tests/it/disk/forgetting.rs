@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::ground::{Ground, TINY, texts, written};
 use crate::forgetting::forget;
-use crate::harness::{Stub, Vecho};
+use crate::harness::{Stub, Vecho, eventually};
 
 async fn filled(ground: &Ground, texts: &[String]) -> Vecho {
     let vecho = ground.start().await;
@@ -78,4 +78,33 @@ async fn the_vectors_of_forgotten_inputs_are_overwritten_on_disk() {
     assert_eq!(texts.iter().map(held).collect::<Vec<_>>(), [true; 3]);
     forgets(&vecho, &texts[..2]).await;
     assert_eq!(texts.iter().map(held).collect::<Vec<_>>(), [false, false, true]);
+}
+
+#[tokio::test]
+async fn a_forget_that_the_disk_cannot_record_is_never_acknowledged_and_names_the_disk() {
+    let (ground, texts) = (Ground::new(), texts("unrecorded", 20));
+    let vecho = ground.start_with(&[("VECHO_DISK_OFF_FOR", "200ms")]);
+    ground.ask(&vecho, TINY, &texts).await;
+    written(&vecho, 20).await;
+    // The name of the new file of purges is taken, so none can be written.
+    let taken = ground.folder.path().join("purges.new");
+    std::fs::create_dir(&taken).expect("the folder is writable");
+    let body = json!({"model": TINY, "input": texts[..5]});
+    for round in 0..3 {
+        let answer = forget(vecho.admin(), &[], &body).await;
+        let said = answer.json();
+        assert_eq!((answer.status, &said["pending"]), (202, &json!(["disk"])), "{round}: {answer:?}");
+        let warning = said["warning"].as_str().unwrap_or_default();
+        assert!(warning.contains("The disk tier cannot record the purge yet."), "{round}: {warning}");
+        assert!(warning.contains("may be served again"), "{round}: {warning}");
+        // The next forget finds the tier off, or on its way back.
+        vecho.logged("the disk tier is off").await;
+    }
+    assert_eq!(ground.ask(&vecho, TINY, &texts[..5]).await, 0, "this process serves none of them");
+    std::fs::remove_dir(&taken).expect("it is empty");
+    eventually("the disk records a forget", async || forget(vecho.admin(), &[], &body).await.status == 200).await;
+    vecho.signal("KILL");
+    vecho.ended();
+    let vecho = ground.start().await;
+    assert_eq!(ground.ask(&vecho, TINY, &texts[..5]).await, 0);
 }

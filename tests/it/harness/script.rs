@@ -51,6 +51,8 @@ pub(crate) const BROWSER: Script = Script { interpreter: "node", file: "node/das
 pub(crate) const PICTURE: Script = Script { interpreter: "node", file: "node/picture.mjs" };
 /// The dashboard's modules that need no page.
 pub(crate) const PAGE_MODULES: Script = Script { interpreter: "node", file: "node/pure.mjs" };
+/// A query in a real `PostgreSQL` with pgvector.
+pub(crate) const PGVECTOR: Script = Script { interpreter: "node", file: "node/pgvector.mjs" };
 /// Validates answers against the schemas of the description of the routes.
 pub(crate) const SCHEMAS: Script = Script { interpreter: "py/bin/python", file: "schemas.py" };
 /// A server that embeds with a real model.

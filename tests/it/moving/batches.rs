@@ -1,9 +1,10 @@
 //! `vecho import-batch`: import of vectors that a batch job has computed.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::command::{Ended, NOWHERE, TINY, ask, bits, run_at_with, run_with};
-use crate::harness::client::{Client, post};
+use crate::harness::client::{Client, post, raw};
 use crate::harness::tls::Folder;
 use crate::harness::{Stub, Vecho};
 
@@ -174,6 +175,43 @@ async fn a_batch_job_is_imported_into_the_folder_of_a_stopped_vecho() {
     let said = [("OPENAI_API_KEY", "sk-own"), ("VECHO_CACHE_SCOPE", "proxy")];
     let imported = run_with(&[&place[..], &["import-batch", &job.0, &job.1]].concat(), &said, b"");
     imported.said("imported 4 records").said("a vecho that holds the key");
+}
+
+/// Deletes entries of a vecho, and stops it.
+async fn purged_and_stopped(vecho: Vecho, query: &str) {
+    let url = vecho.ops_url(&format!("/api/performance/cache{query}"));
+    let purged = Client::new().send(raw(Method::DELETE, &url, "")).await.expect("the ops port answers");
+    assert_eq!(purged.status, 200, "{purged:?}");
+    assert!(vecho.stop().status.success());
+}
+
+#[tokio::test]
+async fn a_purge_since_the_requests_of_a_job_were_written_covers_its_vectors_after_restarts() {
+    let (stub, folder) = (Stub::start(), Folder::new("batch-purged"));
+    let (job, upstream, path) = (job(&folder), stub.base_url(), folder.path("disk"));
+    let path = path.to_str().expect("the path is text");
+    let environment = [("OPENAI_API_KEY", "sk-own"), ("VECHO_CACHE_SCOPE", "proxy"), ("VECHO_DISK_PATH", path)];
+    let offline = ["--admin-listen", NOWHERE, "--upstream", &upstream, "import-batch", &job.0, &job.1];
+    let import = |more: &[&str]| run_with(&[&offline[..], more].concat(), &environment, b"");
+    let now = || std::time::UNIX_EPOCH.elapsed().expect("it is later").as_secs();
+    purged_and_stopped(Vecho::start_with(&upstream, &environment), "?model=other").await;
+    let before = now() - 3_600;
+    import(&["--created-at", &before.to_string()]).said("imported 4 records");
+    purged_and_stopped(Vecho::start_with(&upstream, &environment), "?model=tiny").await;
+    import(&[]).said("imported 0 records, skipped 4").said("4 purged").said("--created-at names the time of its batch");
+    import(&["--created-at", &before.to_string()]).said("imported 0 records, skipped 4");
+    // A job that was created after the purge has vectors of its own, whenever its requests were written.
+    import(&["--created-at", &(now() + 1).to_string()]).said("imported 4 records");
+    // Forgets are remembered for as long as entries live, by default 37 days.
+    import(&["--created-at", &(now() - 38 * 86_400).to_string()]).said("skipped 4 (0 already there, 4 expired");
+}
+
+#[tokio::test]
+async fn the_start_of_a_job_is_a_time() {
+    let vecho = Vecho::start(&Stub::start());
+    let url = vecho.ops_url("/api/performance/cache/import?job_began_ms=yesterday");
+    let refused = Client::new().send(raw(Method::POST, &url, "")).await.expect("the ops port answers");
+    assert_eq!((refused.status, refused.error().1), (400, json!("invalid_parameter")), "{refused:?}");
 }
 
 #[tokio::test]

@@ -33,7 +33,7 @@ async fn a_count_that_changed_after_it_was_read_is_not_overwritten() {
     let one = replica(&stub, &redis.url(), &[]).await;
     // Redis answers reads. Writes wait and are executed in order of arrival.
     redis.cli(&["client", "pause", "60000", "write"]);
-    let other = redis.begin_cli(&["hset", COUNTS, "everything", "7"]);
+    let other = redis.begin_cli(&["hset", COUNTS, "everything", "1700000000007"]);
     is_held(&redis, "hset").await;
     let release = async {
         is_held(&redis, "eval").await;
@@ -42,7 +42,7 @@ async fn a_count_that_changed_after_it_was_read_is_not_overwritten() {
     let (purged, ()) = tokio::join!(purge(&one, ""), release);
     assert!(other.wait_with_output().expect("redis-cli must end").status.success());
     assert_eq!(purged["pending"], json!([]), "it is tried again with the count that is there");
-    assert_eq!(redis.cli(&["hget", COUNTS, "everything"]), "8", "above all that either replica counted");
+    assert_eq!(redis.cli(&["hget", COUNTS, "everything"]), "1700000000008", "above all that either replica counted");
 }
 
 /// Records the purge counts that it receives.

@@ -119,7 +119,7 @@ impl JobRun<'_> {
         if !self.api.is_processed(self.file_id(part)).await.map_err(StepError::of_part)? {
             return Ok(Advanced::Wait);
         }
-        self.step(part, |part| part.step = PartStep::Creating)
+        self.step(part, JobPart::create_now)
     }
 
     async fn create(&mut self, part: usize, in_doubt: bool) -> Result<Advanced, StepError> {
@@ -159,7 +159,7 @@ impl JobRun<'_> {
         if Clock::System.now_ms() < self.state.parts[part].retry_at_ms {
             return Ok(Advanced::Wait);
         }
-        self.step(part, |part| part.step = PartStep::Creating)
+        self.step(part, JobPart::create_now)
     }
 
     async fn download(&mut self, part: usize) -> Result<Advanced, StepError> {
@@ -173,7 +173,8 @@ impl JobRun<'_> {
     }
 
     async fn import(&mut self, part: usize) -> Result<Advanced, StepError> {
-        let JobPart { number, requests: count, output_id, errors_id, status, .. } = self.state.parts[part].clone();
+        let JobPart { number, requests: count, output_id, errors_id, status, created_ms, .. } =
+            self.state.parts[part].clone();
         let path = |file| self.state_file.of_part(number, file);
         let (output, errors) = (output_id.map(|_| path(PartFile::Output)), errors_id.map(|_| path(PartFile::Errors)));
         let results = BatchResults {
@@ -182,6 +183,7 @@ impl JobRun<'_> {
             output: output.as_deref(),
             errors: errors.as_deref(),
             status: status.as_deref().unwrap_or_default(),
+            began_ms: created_ms.unwrap_or(self.state.started_ms),
             model: self.state.live_model.as_deref(),
         };
         let imported = results.import(self.caller.clone(), &self.names()).await.map_err(StepError::Stop)?;

@@ -30,6 +30,8 @@ pub(super) struct BatchResults<'a> {
     pub(super) errors: Option<&'a Path>,
     /// Last status of the batch, the reason for requests without an answer.
     pub(super) status: &'a str,
+    /// Start of the batch. Purges and forgets since then cover its vectors.
+    pub(super) began_ms: u64,
     /// Model that the answers must name, if batches have a model of their own.
     pub(super) model: Option<&'a str>,
 }
@@ -166,7 +168,7 @@ impl BatchResults<'_> {
             told.lock().unwrap_or_else(PoisonError::into_inner).insert(number, cause.to_owned());
         };
         let (records, _) = files.records(settings, Box::new(tell));
-        import.note = checked(&instance.import(records).await?)?;
+        import.note = checked(&instance.import(records, Some(self.began_ms)).await?)?;
         let unusable = std::mem::take(&mut *unusable.lock().unwrap_or_else(PoisonError::into_inner));
         match unusable.get(&0) {
             Some(cause) => Err(format!("{}: {cause}", output.display())),
@@ -244,7 +246,7 @@ fn checked(imported: &Imported) -> Result<Option<String>, CommandError> {
             Err(format!("a tier below memory is down or slow, and left out {records}"))
         }
         Imported { lossy, expired, purged, .. } if lossy + expired + purged > 0 => Ok(Some(format!(
-            "the cache did not take {}: expired, purged meanwhile, or with less precision than cache.codec allows",
+            "the cache did not take {}: expired, purged or forgotten meanwhile, or with less precision than cache.codec allows",
             counted(lossy + expired + purged, "vector")
         ))),
         _ => Ok(None),

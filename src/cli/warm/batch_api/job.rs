@@ -7,6 +7,7 @@ use super::super::options::WarmOptions;
 use super::super::source::{Inputs, is_standard};
 use super::advance::JobRun;
 use super::api::BatchApi;
+use super::capacity::JobCapacity;
 use super::charge;
 use super::dialect::Dialect;
 use super::part_files::{JobRequestForm, parsed_id};
@@ -213,7 +214,15 @@ impl<'a> JobCommand<'a> {
 
     async fn approve(&self, state: &JobState) -> Result<(), CommandError> {
         let described = price::described(&state.parts, &self.target, &self.config.savings);
+        let vectors = state.parts.iter().map(|part| part.requests).sum();
+        let capacity = JobCapacity::of(&self.config, &self.target, vectors).await;
+        if let Some(warning) = capacity.warning() {
+            say(&format!("warning: {warning}"));
+        }
         if self.options.batch_api.yes {
+            if capacity.is_exceeded() && !self.options.batch_api.beyond_capacity {
+                return Err("nothing was sent; --beyond-capacity sends it nevertheless".to_owned());
+            }
             if !self.options.quiet {
                 say(&format!("sending {described}"));
             }

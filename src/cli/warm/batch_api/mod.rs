@@ -7,6 +7,7 @@
 mod advance;
 mod answers;
 mod api;
+mod capacity;
 mod charge;
 mod dialect;
 mod doubt;

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::process::clock::Clock;
+
 /// Format of the state file. A file with another number is refused.
 pub(super) const FORMAT: u32 = 1;
 
@@ -61,6 +63,10 @@ pub(super) struct JobPart {
     pub(super) errors_id: Option<String>,
     /// Time before which no other batch is created, in milliseconds since the Unix epoch.
     pub(super) retry_at_ms: u64,
+    /// Time of the first attempt to create the present batch, in milliseconds since the Unix epoch. It is that of this
+    /// machine, because it is compared with the times of purges.
+    #[serde(default)]
+    pub(super) created_ms: Option<u64>,
     /// Vectors received.
     pub(super) fetched: u64,
     /// Tokens that the service has billed.
@@ -151,6 +157,12 @@ impl JobState {
 }
 
 impl JobPart {
+    /// Begins the creation of a batch.
+    pub(super) fn create_now(&mut self) {
+        self.step = PartStep::Creating;
+        self.created_ms = Some(Clock::System.now_ms());
+    }
+
     pub(super) const fn new(number: usize) -> Self {
         Self {
             number,
@@ -164,6 +176,7 @@ impl JobPart {
             output_id: None,
             errors_id: None,
             retry_at_ms: 0,
+            created_ms: None,
             fetched: 0,
             billed: 0,
         }

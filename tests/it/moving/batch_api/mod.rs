@@ -7,4 +7,5 @@ mod faults;
 mod job;
 mod kills;
 mod limits;
+mod purges;
 mod questions;

@@ -4,6 +4,8 @@ use super::super::command::{at, run_with};
 use super::job::{Site, names_in};
 use crate::harness::ops::metric;
 
+const NO_DISK: (&str, &str) = ("VECHO_DISK_ENABLED", "false");
+
 #[tokio::test]
 async fn without_a_terminal_and_without_yes_nothing_is_sent() {
     let site = Site::new("batch-api-ask");
@@ -41,6 +43,34 @@ async fn a_job_counts_towards_the_budgets_and_is_not_sent_if_they_do_not_cover_i
     };
     let (tokens, money) = (spent("budget.tokens_per_day").await, spent("budget.money_per_day").await);
     assert!(tokens > 0.0 && (money - tokens / 2.0).abs() < 1e-9, "half of the price: {tokens} {money}");
+}
+
+#[tokio::test]
+async fn a_job_that_the_cache_cannot_hold_is_sent_only_on_request() {
+    let site = Site::with("batch-api-room", &[NO_DISK, ("VECHO_CACHE_MAX_ENTRIES", "2")]);
+    let file = site.file(&["one", "two", "three"]);
+    let room = ["--yes", "--dimensions", "4", "--quiet"];
+    let warm = |more: &[&str]| {
+        let arguments = site.arguments(&file, &[&room, more].concat());
+        let environment = [("OPENAI_API_KEY", "sk-own"), ("VECHO_CACHE_MAX_ENTRIES", "2")];
+        run_with(&arguments.iter().map(String::as_str).collect::<Vec<_>>(), &environment, b"")
+    };
+    let refused =
+        warm(&[]).said("the cache has room for about 2 of these 3 vectors: 1 vector would be paid for and lost");
+    assert_eq!(refused.said("nothing was sent").status, Some(1));
+    assert!(site.stub.log().is_empty());
+    assert_eq!(names_in(&site.folder.path("")), ["texts.jsonl"], "nothing is left");
+    warm(&["--beyond-capacity"]).well().said("1 vector would be paid for and lost");
+    assert_eq!(site.stub.service().batches.len(), 1);
+}
+
+#[tokio::test]
+async fn vectors_that_a_restart_would_lose_are_named_before_the_job() {
+    let (kept, lost) = (Site::new("batch-api-lasting"), Site::with("batch-api-volatile", &[NO_DISK]));
+    for (site, is_named) in [(lost, true), (kept, false)] {
+        let warmed = site.warm(&site.file(&["one"]), &["--yes"]).well();
+        assert_eq!(warmed.err.contains("keeps vectors only in memory"), is_named, "{}", warmed.err);
+    }
 }
 
 #[tokio::test]
