@@ -1,5 +1,7 @@
 //! Several targets: the choice among them, failover, and the proof that their vectors agree.
 
+mod figures;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -100,6 +100,12 @@ impl Gate {
         Some(gate)
     }
 
+    /// Returns what is known of each place, for each model.
+    pub(super) fn of_all(&self) -> Vec<Vec<Standing>> {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.values().map(|model| model.standings()).collect()
+    }
+
     /// Returns the state of a model without creating it.
     pub(super) fn find(&self, model: &Key) -> Option<Arc<ModelGate>> {
         self.models.lock().unwrap_or_else(PoisonError::into_inner).get(model).cloned()

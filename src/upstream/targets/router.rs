@@ -27,10 +27,10 @@ const REFUSES: &str = "a target refuses its key or does not know the model; the 
 
 /// Where calls are made: the upstream, or one of several targets.
 pub struct Router {
-    kind: RouterKind,
+    pub(super) kind: RouterKind,
 }
 
-enum RouterKind {
+pub(super) enum RouterKind {
     /// With the base URL of the lanes' addresses and that of the calls, if they differ.
     Single(Box<CallExecutor>, Option<(Uri, Uri)>),
     Several(Box<Several>),
@@ -159,9 +159,13 @@ impl Router {
 }
 
 fn state_of(place: &TargetPlace, model: &str, standing: Option<Standing>, now: Instant) -> &'static str {
+    if place.serves(model) { state_in(standing, now) } else { "does not serve the model" }
+}
+
+/// Returns the state of a place for a model that it serves.
+pub(super) fn state_in(standing: Option<Standing>, now: Instant) -> &'static str {
     let hold = standing.and_then(|standing| standing.hold(now));
     match (standing.map_or(Agreement::Unknown, |standing| standing.verdict(now)), hold) {
-        _ if !place.serves(model) => "does not serve the model",
         (Agreement::Disagrees, _) => "gives other vectors",
         (_, Some(PlaceHold { is_throttled: true, .. })) => "limits the rate",
         (_, Some(_)) => "failed a moment ago",
