@@ -6,7 +6,7 @@ use crate::cache::disk::{DiskBounds, DiskParts, DiskSettings, DiskTier};
 use crate::cache::purges::{PurgeNews, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
 use crate::cache::reply_cache::ReplyCache;
-use crate::cache::{Leases, LowerTier, Tier};
+use crate::cache::{Leases, LowerTier, Purge, Tier};
 use crate::config::{LeaseMode, Live};
 use crate::flow::Flow;
 use crate::observe::metrics::Metrics;
@@ -110,6 +110,10 @@ impl OnPurges for OthersPurges {
             return None;
         }
         reply_cache.clear();
+        if purges.iter().any(Purge::is_of_models) {
+            // References of other models are read again.
+            flow.batcher.router().forget_references(None);
+        }
         tracing::info!(purges = purges.len(), "entries purged on request of another replica");
         Some(Box::pin(async move {
             for purge in &purges {

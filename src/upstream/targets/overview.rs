@@ -1,4 +1,4 @@
-//! State of each target over all models, for operators.
+//! State of each target over all models, and the end of their references by a purge.
 
 use std::sync::Arc;
 
@@ -27,6 +27,14 @@ impl Router {
             PlaceReport { name: Arc::clone(&place.target.name), state }
         };
         several.places.iter().map(report).collect()
+    }
+
+    /// Ends the vectors that targets are compared with for a purged model, or for all models. Otherwise this process
+    /// would go on with them, and a replica that starts later would begin with other ones.
+    pub fn forget_references(&self, model: Option<&str>) {
+        if let RouterKind::Several(several) = &self.kind {
+            several.gate.forget(model);
+        }
     }
 }
 

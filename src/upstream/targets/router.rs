@@ -114,7 +114,7 @@ impl Router {
                 Box::pin(executor.execute(&there, call, permit)).await
             }
             RouterKind::Several(several) => {
-                let gate = several.gate.of(properties.model);
+                let gate = several.gate.of(properties.model, properties.space.model_name());
                 let request = RoutedCall { properties, call, gate, tried: Vec::new() };
                 Box::pin(several.execute(request, permit)).await
             }

@@ -1,9 +1,10 @@
 //! Several targets behind several replicas: all compare with the same vectors.
 
+use http::Method;
 use serde_json::{Value, json};
 
 use super::replica;
-use crate::harness::client::Answer;
+use crate::harness::client::{Answer, raw};
 use crate::harness::front::texts_of;
 use crate::harness::redis::Redis;
 use crate::harness::stub::Stub;
@@ -60,4 +61,37 @@ async fn replicas_that_begin_at_the_same_time_agree_on_one_reference() {
         let targets = [&first, &second].map(|answer| answer.header("x-vecho-target").map(str::to_owned));
         assert_eq!(targets[0], targets[1], "one reference for {dimensions} dimensions");
     }
+}
+
+#[tokio::test]
+async fn after_a_purge_a_running_replica_takes_the_reference_of_one_that_started_later() {
+    let (redis, stubs) = (Redis::start(), [Stub::start(), Stub::start()]);
+    retrain(&stubs[1]);
+    let url = stubs[0].base_url();
+    let order = [("a", &stubs[0]), ("b", &stubs[1])];
+    let running = over(order, &redis, &url).await;
+    assert_eq!(embed(&running, 8, "x").await.header("x-vecho-target"), Some("a"));
+    let purge = format!("http://{}/api/performance/cache?model=tiny", running.admin());
+    assert_eq!(running.client.send(raw(Method::DELETE, &purge, "")).await.expect("an answer").status, 200);
+    stubs[0].down().await;
+    let later = over(order, &redis, &url).await;
+    assert_eq!(embed(&later, 8, "y").await.header("x-vecho-target"), Some("b"), "no vectors of the other are left");
+    stubs[0].up().await;
+    assert_eq!(embed(&running, 8, "z").await.header("x-vecho-target"), Some("b"), "one cache, one kind of vectors");
+}
+
+#[tokio::test]
+async fn a_purge_ends_the_references_of_other_replicas() {
+    let (redis, stubs) = (Redis::start(), [Stub::start(), Stub::start()]);
+    retrain(&stubs[1]);
+    let url = stubs[0].base_url();
+    let order = [("a", &stubs[0]), ("b", &stubs[1])];
+    let (one, other) = (over(order, &redis, &url).await, over(order, &redis, &url).await);
+    assert_eq!((embed(&one, 8, "x").await.status, embed(&other, 8, "y").await.status), (200, 200));
+    stubs[0].down().await;
+    assert!(embed(&other, 8, "z").await.status >= 500, "the target that is left gives other vectors");
+    let purge = format!("http://{}/api/performance/cache?model=tiny", one.admin());
+    assert_eq!(one.client.send(raw(Method::DELETE, &purge, "")).await.expect("an answer").status, 200);
+    eventually("the purge reaches the other", async || embed(&other, 8, "z").await.status == 200).await;
+    assert_eq!(embed(&one, 8, "w").await.header("x-vecho-target"), Some("b"));
 }
