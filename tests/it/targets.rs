@@ -152,6 +152,19 @@ async fn a_target_with_other_weights_never_serves_and_is_reported() {
 }
 
 #[tokio::test]
+async fn an_answer_without_vectors_is_replaced_by_that_of_another_target() {
+    let group = Group::start(2).await;
+    group.embed(&["x"]).await;
+    group.stubs[0].always(status(200, "<html>log in</html>"));
+    let answer = group.embed(&["y"]).await;
+    assert_eq!((answer.vectors(), answer.header("x-vecho-target")), (tiny(&["y"]), Some("b")));
+    group.stubs[0].down().await;
+    group.stubs[1].always(status(200, "<html>log in</html>"));
+    let failed = group.embed(&["z"]).await;
+    assert!(failed.status >= 500, "a caller gets such an answer only from the first target: {failed:?}");
+}
+
+#[tokio::test]
 async fn a_refusal_of_the_request_is_the_callers_answer_and_one_of_the_key_is_not() {
     let group = Group::start(2).await;
     group.embed(&["x"]).await;

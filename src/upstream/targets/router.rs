@@ -19,6 +19,7 @@ use crate::upstream::call_executor::CallExecutor;
 use crate::upstream::permit::CallPermit;
 use crate::upstream::piece::Piece;
 use crate::upstream::{Class, Failure, LaneProperties, UnavailableReason};
+use crate::wire::AnswerFault;
 
 /// Pause before another look if every place has its maximum of calls in flight.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -198,7 +199,11 @@ impl Several {
                 Next::Go(place) => match self.call(&place, &request, permit).await {
                     Ok(answered) => return Ok(answered),
                     Err(failure) if !moves_on(&failure) => return Err(failure),
-                    Err(failure) => {
+                    Err(mut failure) => {
+                        if place.index > 0 && matches!(failure.class, Class::InvalidAnswer(..)) {
+                            // Callers read an answer that vecho cannot read as one of the first target.
+                            failure.reply = None;
+                        }
                         self.left(&place, &mut request, &failure);
                         last = Some(worse(last, failure));
                     }
@@ -306,8 +311,11 @@ fn moves_on(failure: &Failure) -> bool {
     match failure.class {
         Class::Throttled => true,
         Class::Refused => matches!(status, 401 | 403 | 404),
+        // These depend on the request and on this process.
+        Class::InvalidAnswer(AnswerFault::TooLarge | AnswerFault::NoRoom | AnswerFault::OtherDimension(_), _) => false,
+        Class::InvalidAnswer(..) => true,
         // A budget covers the calls to all targets.
-        Class::InvalidAnswer(..) | Class::OverBudget(_) => false,
+        Class::OverBudget(_) => false,
         Class::Unavailable(reason) => !matches!(
             reason,
             UnavailableReason::Timeout
@@ -322,6 +330,8 @@ fn moves_on(failure: &Failure) -> bool {
 fn worse(last: Option<Failure>, failure: Failure) -> Failure {
     match last {
         Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
+        // Without its reply, an answer that cannot be read says nothing.
+        Some(last) if matches!(failure.class, Class::InvalidAnswer(..)) && failure.reply.is_none() => last,
         _ => failure,
     }
 }
