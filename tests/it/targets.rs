@@ -165,6 +165,26 @@ async fn an_answer_without_vectors_is_replaced_by_that_of_another_target() {
 }
 
 #[tokio::test]
+async fn a_target_with_another_base64_is_asked_for_numbers() {
+    let group = Group::start(2).await;
+    let ask = async |text: &str| {
+        let body = json!({"model": "tiny", "input": text, "encoding_format": "base64"});
+        let answer = group.inside.embed(body).await;
+        (answer.status, answer.header("x-vecho-target").map(str::to_owned), answer.vectors())
+    };
+    for text in ["u", "v", "w"] {
+        assert_eq!(ask(text).await, (200, Some("a".to_owned()), tiny(&[text])));
+    }
+    group.stubs[0].down().await;
+    group.stubs[1].always(Behaviour::Float64Base64);
+    for text in ["x", "y"] {
+        assert_eq!(ask(text).await, (200, Some("b".to_owned()), tiny(&[text])));
+    }
+    let asked: Vec<Value> = group.calls(1).iter().map(|call| call.json()["encoding_format"].clone()).collect();
+    assert_eq!(asked, ["base64", "float", "float"]);
+}
+
+#[tokio::test]
 async fn a_refusal_of_the_request_is_the_callers_answer_and_one_of_the_key_is_not() {
     let group = Group::start(2).await;
     group.embed(&["x"]).await;

@@ -19,7 +19,7 @@ use crate::upstream::call_executor::CallExecutor;
 use crate::upstream::permit::CallPermit;
 use crate::upstream::piece::Piece;
 use crate::upstream::{Class, Failure, LaneProperties, UnavailableReason};
-use crate::wire::AnswerFault;
+use crate::wire::{AnswerFault, Encoding};
 
 /// Pause before another look if every place has its maximum of calls in flight.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -196,18 +196,20 @@ impl Several {
                         last = Some(worse(last, failure));
                     }
                 }
-                Next::Go(place) => match self.call(&place, &request, permit).await {
-                    Ok(answered) => return Ok(answered),
-                    Err(failure) if !moves_on(&failure) => return Err(failure),
-                    Err(mut failure) => {
-                        if place.index > 0 && matches!(failure.class, Class::InvalidAnswer(..)) {
-                            // Callers read an answer that vecho cannot read as one of the first target.
-                            failure.reply = None;
+                Next::Go(place) => {
+                    let failure = match self.call(&place, &request, permit).await {
+                        Ok(answered) => return Ok(answered),
+                        Err(failure) => as_seen_by_callers(failure, &place),
+                    };
+                    // A place that learns from the failure is asked for numbers next.
+                    if !place.learns_from(&failure) {
+                        if !moves_on(&failure) {
+                            return Err(failure);
                         }
                         self.left(&place, &mut request, &failure);
-                        last = Some(worse(last, failure));
                     }
-                },
+                    last = Some(worse(last, failure));
+                }
             }
         }
     }
@@ -222,11 +224,14 @@ impl Several {
         let reference = request.gate.as_ref().and_then(|gate| gate.reference());
         let dimension = reference.as_ref().map(|reference| reference.dimension());
         let there = place.properties(request.properties, (&self.first, dimension)).map_err(too_long)?;
-        let is_renamed = there.space.model != request.properties.space.model;
-        let body = if is_renamed { (request.call.written)(&there.space) } else { request.call.body.clone() };
+        let numbers = Some(Encoding::Float).filter(|_| place.asks_for_numbers());
+        let is_rewritten = there.space.model != request.properties.space.model || numbers.is_some();
+        let there = LaneProperties { encoding: numbers.unwrap_or(there.encoding), ..there };
+        let body = if is_rewritten { (request.call.written)(&there.space, numbers) } else { request.call.body.clone() };
         let has_other = self.open(request).any(|other| other.index != place.index);
         let attempts = if has_other { 1 } else { request.call.attempts };
-        let call = Call { body, attempts, ..*request.call };
+        let encoding = numbers.unwrap_or(request.call.encoding);
+        let call = Call { body, attempts, encoding, ..*request.call };
         place.budget.take(tokens_of(&call));
         let _under_way = place.enter();
         let mut answered = place.executor.execute(&there, &call, permit).await?;
@@ -302,6 +307,12 @@ impl Several {
             Agreement::Unknown | Agreement::Disagrees => Next::Examine(chosen),
         }
     }
+}
+
+/// Removes an answer that vecho cannot read, unless it is the first target's: callers would read it as one of that.
+fn as_seen_by_callers(failure: Failure, place: &TargetPlace) -> Failure {
+    let is_foreign = place.index > 0 && matches!(failure.class, Class::InvalidAnswer(..));
+    if is_foreign { Failure { reply: None, ..failure } } else { failure }
 }
 
 /// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
