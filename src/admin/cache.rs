@@ -89,7 +89,11 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
     let tier = named.as_deref().map(tier_named).transpose()?;
     let (caches, model) = (&context.caches, model.as_deref());
     let purged = match tier {
-        None => caches.purge(model, context.clock.now_ms()).await,
+        None => {
+            let purged = caches.purge(model, context.clock.now_ms()).await;
+            context.batcher.router().forget_references(model);
+            purged
+        }
         Some(Tier::Memory) => caches.purge_memory(model).await,
         Some(Tier::Answers) => caches.purge_replies(model).await,
         Some(tier @ (Tier::Disk | Tier::Redis)) if model.is_some() => {

@@ -19,6 +19,7 @@ use crate::process::governor::Governor;
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
 use crate::spend::SpendGuard;
+use crate::upstream::Batcher;
 
 /// Handles of everything that the ops port reaches. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub struct AdminContext {
     pub finder: Finder,
     /// Readiness of the process.
     pub lifecycle: Arc<Lifecycle>,
+    /// Makes the calls; tells the state of several targets.
+    pub batcher: Arc<Batcher>,
     /// Counts what calls have cost today.
     pub spend: Arc<SpendGuard>,
     /// Keeps the process under its memory limit.

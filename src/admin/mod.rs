@@ -19,6 +19,7 @@ mod savings;
 mod service;
 mod settings;
 mod streams;
+mod targets;
 #[cfg(test)]
 mod tests;
 

@@ -9,6 +9,7 @@ use super::cache;
 use super::guard::Detail;
 use super::reply::{self, AdminResponse, Refusal, gigabytes, rounded};
 use super::savings;
+use super::targets;
 
 /// Default target of an optimisation, as a percentage of the memory limit.
 const DEFAULT_TARGET_PERCENT: u64 = 80;
@@ -32,6 +33,7 @@ pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
         },
         "savings": savings::figures(context),
         "latency_ms": latencies(context),
+        "targets": targets::figures(context),
     })
 }
 

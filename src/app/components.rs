@@ -15,7 +15,7 @@ use crate::cache::redis::RedisTier;
 use crate::cache::reply_cache::ReplyCache;
 use crate::cache::{Caches, MemoryTier, Stack, Tier};
 use crate::config::{Config, Live, UpstreamTarget};
-use crate::flow::{Flow, Rotation, SingleFlight, Tokenizer, VectorBudget, Watch};
+use crate::flow::{FetchLeases, Flow, Rotation, SingleFlight, Tokenizer, VectorBudget, Watch};
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
@@ -116,12 +116,14 @@ async fn flow(
     let checksum_keys = ChecksumKeys::new(config.cache.key_secret.as_ref());
     let memory = MemoryTier::new(memory_bounds(&config, limit_bytes));
     let tiers = Arc::new(Stack::new(memory, lower, Arc::clone(purges), checksum_keys));
-    let router = router(client, &CallHandles { live, clock, metrics, throttled, tiers: &tiers, spend })?;
+    let shared = tiers::lease_store(live, redis);
+    let router =
+        router(client, &CallHandles { live, clock, metrics, throttled, tiers: &tiers, spend, leases: shared.clone() })?;
     Ok(Arc::new(Flow {
         live: live.clone(),
         clock: clock.clone(),
         tiers,
-        leases: tiers::leases(live, redis),
+        leases: shared.map(FetchLeases::new),
         vector_budget: VectorBudget::new(limit_bytes / REQUESTS_SHARE),
         single_flight: SingleFlight::new(),
         // The batcher has its own tasks, so the count of unfinished fetches does not include their calls.

@@ -21,6 +21,7 @@ pub(super) fn admin_context(
         explainer: explainer(proxy),
         finder: finder(proxy),
         lifecycle: Arc::clone(lifecycle),
+        batcher: Arc::clone(&components.flow.batcher),
         spend: Arc::clone(&components.flow.spend),
         governor: Arc::clone(&components.governor),
         system: Arc::clone(&components.system),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::cache::Stack;
+use crate::cache::{Leases, Stack};
 use crate::config::{Live, TargetConfig, UpstreamTarget};
 use crate::flow::StoredReferences;
 use crate::observe::logs::Throttled;
@@ -20,11 +20,13 @@ pub(super) struct CallHandles<'a> {
     pub(super) throttled: &'a Throttled,
     pub(super) tiers: &'a Arc<Stack>,
     pub(super) spend: &'a Arc<SpendGuard>,
+    /// Leases between replicas.
+    pub(super) leases: Option<Arc<dyn Leases>>,
 }
 
 /// Returns the router to the upstream, whose client exists already, or to the targets in its stead.
 pub(super) fn router(client: &Arc<UpstreamClient>, handles: &CallHandles<'_>) -> Result<Router, TlsError> {
-    let CallHandles { live, clock, metrics, throttled, tiers, spend } = *handles;
+    let CallHandles { live, clock, metrics, throttled, tiers, spend, .. } = *handles;
     let reports = || (Arc::clone(metrics), throttled.clone(), Arc::clone(spend));
     let targets = live.load().targets.clone();
     if targets.is_empty() {
@@ -44,6 +46,7 @@ pub(super) fn router(client: &Arc<UpstreamClient>, handles: &CallHandles<'_>) ->
         Ok(TargetPlace::new(index, target, executor))
     };
     let places = targets.into_iter().enumerate().map(place).collect::<Result<_, TlsError>>()?;
-    let references = StoredReferences { tiers: Arc::clone(tiers), clock: clock.clone() };
+    let references =
+        StoredReferences { tiers: Arc::clone(tiers), clock: clock.clone(), leases: handles.leases.clone() };
     Ok(Router::several(places, Some(Arc::new(references)), live.clone(), (Arc::clone(metrics), throttled.clone())))
 }

@@ -6,9 +6,9 @@ use crate::cache::disk::{DiskBounds, DiskParts, DiskSettings, DiskTier};
 use crate::cache::purges::{PurgeNews, PurgeRegistry};
 use crate::cache::redis::{OnPurges, RedisParts, RedisTier};
 use crate::cache::reply_cache::ReplyCache;
-use crate::cache::{Leases, LowerTier, Tier};
+use crate::cache::{Leases, LowerTier, Purge, Tier};
 use crate::config::{LeaseMode, Live};
-use crate::flow::{FetchLeases, Flow};
+use crate::flow::Flow;
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use crate::spend::{SharedSpending, SpendGuard, SpendKeeper};
@@ -68,9 +68,9 @@ pub(super) fn redis(handles: &TierHandles<'_>) -> Option<Arc<RedisTier>> {
 }
 
 /// Returns the leases between replicas if they are configured.
-pub(super) fn leases(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<FetchLeases> {
+pub(super) fn lease_store(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option<Arc<dyn Leases>> {
     let redis = redis.filter(|_| live.load().redis.lease != LeaseMode::Off)?;
-    Some(FetchLeases::new(Arc::clone(redis) as Arc<dyn Leases>))
+    Some(Arc::clone(redis) as Arc<dyn Leases>)
 }
 
 /// Creates the keeper of the budgets' counts: in the folder of the disk tier, and in Redis.
@@ -110,6 +110,10 @@ impl OnPurges for OthersPurges {
             return None;
         }
         reply_cache.clear();
+        if purges.iter().any(Purge::is_of_models) {
+            // References of other models are read again.
+            flow.batcher.router().forget_references(None);
+        }
         tracing::info!(purges = purges.len(), "entries purged on request of another replica");
         Some(Box::pin(async move {
             for purge in &purges {

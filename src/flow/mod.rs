@@ -32,6 +32,7 @@ mod single_flight;
 mod source_counts;
 mod spending;
 mod state;
+mod texts_lease;
 mod token_claims;
 mod tokenizer;
 mod vector_budget;

@@ -1,10 +1,13 @@
 //! References of targets that outlive the process: records under keys of the model, in the tiers below memory.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tokio::time::{Instant, sleep};
 
-use crate::cache::{Record, Stack, Times};
+use super::texts_lease::TextsLease;
+use crate::cache::{Leases, Record, Stack, Times};
 use crate::key::Key;
 use crate::learned::ModelIdentity;
 use crate::process::clock::Clock;
@@ -14,12 +17,32 @@ use crate::vector::packed::{Codec, Packed};
 /// Time for which a reference is kept: ten years.
 const KEPT_FOR_MS: u64 = 10 * 365 * 24 * 60 * 60 * 1_000;
 
+/// Longest wait for another replica that stores the reference, and the pause between two requests for the lease.
+const LONGEST_AGREEMENT: Duration = Duration::from_secs(2);
+const AGREEMENT_PAUSE: Duration = Duration::from_millis(10);
+
 /// References in the tiers below memory.
 pub struct StoredReferences {
     /// The tiers.
     pub tiers: Arc<Stack>,
     /// Wall clock.
     pub clock: Clock,
+    /// Leases that decide between replicas that begin at the same time.
+    pub leases: Option<Arc<dyn Leases>>,
+}
+
+impl StoredReferences {
+    /// Waits for the lease on the reference, but not for long: calls of a request wait as well.
+    async fn lease(&self, model: Key) -> Option<TextsLease> {
+        let (keys, until) = (canary_keys(&model), Instant::now() + LONGEST_AGREEMENT);
+        loop {
+            let lease = TextsLease::request(self.leases.as_ref(), &keys).await;
+            if lease.is_some() || Instant::now() >= until {
+                return lease;
+            }
+            sleep(AGREEMENT_PAUSE).await;
+        }
+    }
 }
 
 impl References for StoredReferences {
@@ -31,6 +54,19 @@ impl References for StoredReferences {
                 None if self.tiers.are_up() => Ok(None),
                 None => Err(UnreadReferences),
             }
+        })
+    }
+
+    fn begin<'a>(&'a self, model: Key, asked_model: &'a str, reference: Reference) -> BoxFuture<'a, Reference> {
+        Box::pin(async move {
+            let _lease = self.lease(model).await;
+            if self.leases.is_some()
+                && let Ok(Some(theirs)) = self.find(model).await
+            {
+                return theirs;
+            }
+            self.keep(model, asked_model, &reference);
+            reference
         })
     }
 

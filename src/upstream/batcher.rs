@@ -24,7 +24,7 @@ use crate::config::Live;
 use crate::key::{Key, KeyMap};
 use crate::observe::metrics::Metrics;
 use crate::process::tasks::Tasks;
-use crate::wire::{Encoding, Input, RequestForm, Space, write_request};
+use crate::wire::{Encoding, Input, RequestForm, Space, WrittenEncoding, write_request};
 
 /// Lane in which a miss waits. Two misses share a call only if their lanes have the same id.
 #[derive(Clone, Debug)]
@@ -265,7 +265,7 @@ impl Batcher {
             self.budget.take((load.inputs * job.properties.answer_bytes()) as u64, job.claim().caller).await;
         let (batch, attempts) = (&*job.batch, job.attempts);
         let (body, inputs, encoding, has_repetitions) = content_of(job, form);
-        let written = &|space: &Space| body_for(job, form, space);
+        let written = &|space: &Space, encoding| body_for(job, form, (space, encoding));
         let reservation = &reservation;
         let mut call =
             Call { body, inputs, encoding, has_repetitions, batch, lane, reservation, attempts, is_part, written };
@@ -307,24 +307,31 @@ fn content_of(job: &CallJob, form: BodyForm) -> (Bytes, usize, Encoding, bool) {
             let own = piece.own();
             (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
         }
-        _ => {
-            (body_for(job, BodyForm::Written, &job.properties.space), job.load().inputs, job.properties.encoding, false)
-        }
+        _ => (
+            body_for(job, BodyForm::Written, (&job.properties.space, None)),
+            job.load().inputs,
+            job.properties.encoding,
+            false,
+        ),
     }
 }
 
 /// Writes the body of a call for a space. vecho's own form keeps the form of the requests as far as possible. The
-/// caller's own request keeps its repetitions and its spelling.
-fn body_for(job: &CallJob, form: BodyForm, space: &Space) -> Bytes {
+/// caller's own request keeps its repetitions and its spelling. `encoding` replaces that of the form.
+fn body_for(job: &CallJob, form: BodyForm, (space, encoding): (&Space, Option<Encoding>)) -> Bytes {
+    let spelled = |form: RequestForm| match encoding {
+        Some(encoding) => RequestForm { encoding: WrittenEncoding::Value(encoding), ..form },
+        None => form,
+    };
     let user = job.properties.user.as_deref();
     if let (BodyForm::Own, [piece]) = (form, &*job.batch) {
         let (own, distinct) = (piece.own(), piece.inputs());
         let inputs: Vec<&Input<'_>> = own.slots.iter().filter_map(|slot| distinct.get(*slot as usize)).collect();
-        return write_request(space, &inputs, own.form, user);
+        return write_request(space, &inputs, spelled(own.form), user);
     }
     let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
     let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
-    write_request(space, &inputs, RequestForm { is_single, ..job.properties.form }, user)
+    write_request(space, &inputs, spelled(RequestForm { is_single, ..job.properties.form }), user)
 }
 
 /// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. Its caller may have

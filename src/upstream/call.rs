@@ -28,8 +28,8 @@ pub(super) struct Call<'a> {
     pub attempts: u32,
     /// True if it carries a part of a request that was cut.
     pub is_part: bool,
-    /// Writes the body with the model's name of another place.
-    pub written: &'a (dyn Fn(&Space) -> Bytes + Send + Sync),
+    /// Writes the body with the model's name of another place, and asks for this encoding if there is one.
+    pub written: &'a (dyn Fn(&Space, Option<Encoding>) -> Bytes + Send + Sync),
 }
 
 impl Call<'_> {

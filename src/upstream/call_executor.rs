@@ -190,7 +190,7 @@ impl CallExecutor {
         (permit, number): (&mut CallPermit, u32),
     ) -> Result<Answered, Failure> {
         let begun = Instant::now();
-        let span = begin_call(properties, call, number);
+        let span = begin_call(properties, call, (number, self.target.as_deref()));
         let reply = self.post(properties, call, (&span, permit)).await;
         let result = match reply {
             Ok(reply) => read_reply(properties, call, reply).await,

@@ -8,8 +8,9 @@ use crate::observe::metrics::CallOutcome;
 use crate::observe::traces::{MAX_LINKS, Span, attribute};
 use crate::wire::ReadAnswer;
 
-/// Starts the span of one attempt, in the trace of the first request and linked to the others.
-pub(super) fn begin_call(properties: &LaneProperties, call: &Call<'_>, attempt: u32) -> Span {
+/// Starts the span of one attempt, in the trace of the first request and linked to the others. `target` is the name of
+/// the place that it goes to, if there are several.
+pub(super) fn begin_call(properties: &LaneProperties, call: &Call<'_>, (attempt, target): (u32, Option<&str>)) -> Span {
     let traces: Vec<_> = call.batch.iter().map(|piece| &piece.waiter.trace).filter(|trace| trace.is_known()).collect();
     let Some((first, others)) = traces.split_first() else { return Span::default() };
     let span = first.call(properties.space.model_name());
@@ -27,6 +28,9 @@ pub(super) fn begin_call(properties: &LaneProperties, call: &Call<'_>, attempt: 
     span.text(attribute::SERVER, properties.uri.host().unwrap_or_default());
     if let Some(port) = port_of(&properties.uri) {
         span.count(attribute::PORT, port);
+    }
+    if let Some(target) = target {
+        span.text(attribute::TARGET, target);
     }
     if let Some(dimensions) = properties.space.dimensions {
         span.count(attribute::DIMENSIONS, dimensions);

@@ -25,6 +25,21 @@ BINARY = os.environ["VECHO"]
 SERVING = re.compile(r"public=([\d.:]+) admin=([\d.:]+)")
 KEY = {"upstream": {"api_key_file": {"name": "openai", "key": "api-key"}}}
 
+TARGETS = [
+    {"name": "openai", "url": "https://api.openai.com/v1", "api_key_file": {"name": "openai", "key": "api-key"}},
+    {
+        "name": "azure-east.2",
+        "url": "https://name.openai.azure.com:8443/openai/v1",
+        "api_key_file": {"name": "azure", "key": "key"},
+        "api_key_header": "api-key",
+        "weight": 2,
+        "requests_per_minute": 3000,
+        "tokens_per_minute": 1000000,
+        "concurrent": 40,
+        "models": ["text-embedding-3-small=my-deployment"],
+    },
+]
+
 # Each mode with its options. Every check that can do so runs with all entries.
 MATRIX = {
     "standalone": {},
@@ -69,6 +84,12 @@ MATRIX = {
         },
     },
     "standalone in production": yaml.safe_load((CHART / "values-production.yaml").read_text()),
+    "standalone with targets": {"targets": TARGETS},
+    "standalone with targets that share a key": {
+        "config": {"upstream": {"url": "http://a/v1"}},
+        "secrets": KEY,
+        "targets": [{"name": name, "url": f"http://{name}/v1"} for name in ("a", "b")],
+    },
     "standalone, bare": {
         "disk": {"enabled": False},
         "runAsUser": None,
@@ -94,6 +115,7 @@ MATRIX = {
         "injection": {"failurePolicy": "Fail", "variables": ["OPENAI_BASE_URL", "OPENAI_API_BASE"]},
         "monitoring": {"monitor": {"enabled": True}},
     },
+    "injection with targets": {"mode": "injection", "targets": TARGETS},
     "injection before 1.36": {"mode": "injection", "injection": {"apiVersion": "v1beta1"}, "disk": {"enabled": False}},
     "sidecar": {"mode": "sidecar", "monitoring": {"monitor": {"enabled": True}}},
 }
@@ -102,6 +124,7 @@ MATRIX = {
 APPLICATIONS = {
     "application": {},
     "application with a key": {"vecho": {"secrets": KEY, "monitoring": {"monitor": {"enabled": True}}}},
+    "application with targets": {"vecho": {"targets": TARGETS}},
     "application without disk": {"vecho": {"disk": {"enabled": False}, "listenHost": "[::]"}},
     "application with an ephemeral claim": {"vecho": {"disk": {"volume": "ephemeral"}, "configFile": {"configMap": "live"}}},
     "application without vecho": {"vecho": {"enabled": False}},

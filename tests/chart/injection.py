@@ -7,7 +7,7 @@ import re
 import cel
 import kubernetes_validate
 
-from common import KEY, MATRIX, containers, everything, main, manifests, one, pods, refused
+from common import KEY, MATRIX, TARGETS, containers, everything, main, manifests, one, pods, refused
 
 TOKEN = re.compile(r'"(?:[^"\\]|\\.)*"|[A-Za-z_][\w.]*|\s+|.', re.S)
 NAMED = re.compile(r"(Object|JSONPatch)\b")
@@ -98,7 +98,8 @@ def an_annotated_pod_gets_vecho_and_its_address():
 
 
 def injected_containers_equal_those_of_the_application_mode():
-    for label, values in [("application", {}), ("application with a key", {"secrets": KEY})]:
+    given = {"application": {}, "application with a key": {"secrets": KEY}, "application with targets": {"targets": TARGETS}}
+    for label, values in given.items():
         included = pods(dict(everything())[label])[0]
         injected = inject({"mode": "injection", **values}, a_pod())
         assert containers(injected) == containers(included), label

@@ -10,7 +10,7 @@ import helm_python as helm
 import kubernetes_validate
 import yaml
 
-from common import CHART, MATRIX, ROOT, containers, everything, example, main, manifests, one, pods, render
+from common import CHART, MATRIX, ROOT, TARGETS, containers, everything, example, main, manifests, one, pods, render
 
 # The validator reads its schemas, of several megabytes, for each document.
 kubernetes_validate.utils.schema_contents = cache(kubernetes_validate.utils.schema_contents)
@@ -202,6 +202,34 @@ def sidecars_are_native_and_deployments_sleep_before_they_stop():
     assert "vecho" not in json.dumps(without), "switched off, nothing of it is left"
 
 
+def keys_of_targets(container):
+    """Returns the path of each target's key."""
+    variables = {item["name"]: item.get("value") for item in container["env"]}
+    targets = json.loads(variables.get("VECHO_TARGETS", "[]"))
+    return [target["api_key_file"] for target in targets if "api_key_file" in target]
+
+
+def targets_take_their_keys_from_existing_secrets():
+    """Each key has its own file from its own Secret, and no manifest holds a key or another URL of the upstream."""
+    for label in ("standalone with targets", "application with targets"):
+        pod = pods(dict(everything())[label])[0]
+        container = next(container for container in containers(pod) if container["name"] == "vecho")
+        variables = {item["name"]: item.get("value") for item in container["env"]}
+        assert "VECHO_UPSTREAM_URL" not in variables, f"{label}: it would contradict targets that begin elsewhere"
+        told = json.loads(variables["VECHO_TARGETS"])
+        paths = [f"/etc/vecho/secrets/targets.{target['name']}" for target in TARGETS]
+        assert told == [target | {"api_key_file": path} for target, path in zip(TARGETS, paths)], label
+        volume = next(volume for volume in pod["spec"]["volumes"] if volume["name"] == "vecho-secrets")
+        mounted = {}
+        for source in volume["projected"]["sources"]:
+            for item in source["secret"]["items"]:
+                mounted[f"/etc/vecho/secrets/{item['path']}"] = {"name": source["secret"]["name"], "key": item["key"]}
+        assert mounted == {path: target["api_key_file"] for target, path in zip(TARGETS, paths)}, label
+    policy = one(manifests(MATRIX["standalone with targets"]), "NetworkPolicy")["spec"]
+    ports = {port["port"] for rule in policy["egress"] for port in rule.get("ports", [])}
+    assert {443, 8443} <= ports, ports
+
+
 def every_configured_path_is_mounted():
     """The secrets are mounted at the paths in the variables, and the disk tier has its volume."""
     for label, documents in everything():
@@ -213,6 +241,7 @@ def every_configured_path_is_mounted():
                     for source in volume.get("projected", {}).get("sources", []):
                         there |= {f"{mounts[volume['name']]}/{item['path']}" for item in source["secret"]["items"]}
                 named = {item["value"] for item in container["env"] if re.search("_(FILE|PATH)$", item["name"])}
+                named |= set(keys_of_targets(container))
                 assert named == there, f"{label}: {named} against {there}"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import helm_python as helm
 import yaml
 
-from common import CHART, KEY, MATRIX, containers, everything, example, hooks, main, manifests, one, pods, render
+from common import CHART, KEY, MATRIX, TARGETS, containers, everything, example, hooks, main, manifests, one, pods, render
 from manifests import OPERATOR, assert_operator, assert_valid
 
 
@@ -53,6 +53,7 @@ SAMPLES = {
     "configFile.configMap": ("live", {}),
     "configFile.key": ("other.toml", {"configFile": {"configMap": "live"}}),
     "secrets": (KEY, {}),
+    "targets": (TARGETS, {}),
     "extraEnv": (ENV, {}),
     "extraEnvFrom": ([{"secretRef": {"name": "variables", "optional": True}}, {"prefix": "A_", "configMapRef": {"name": "a"}}], {}),
     "extraVolumes": (VOLUME, {}),

@@ -184,13 +184,14 @@ def assert_panels(server):
 
 
 class Upstream(http.server.BaseHTTPRequestHandler):
-    """Answers every embeddings request with one vector, or with the server's `status`."""
+    """Answers every embeddings request with the same vector for each input, or with the server's `status`."""
 
     def do_POST(self):
-        self.rfile.read(int(self.headers["content-length"]))
-        vector = {"object": "embedding", "index": 0, "embedding": [0.6, 0.8]}
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))["input"]
+        count = len(asked) if isinstance(asked, list) else 1
+        vectors = [{"object": "embedding", "index": place, "embedding": [0.6, 0.8]} for place in range(count)]
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        answer = {"object": "list", "data": [vector], "model": "tiny", "usage": usage}
+        answer = {"object": "list", "data": vectors, "model": "tiny", "usage": usage}
         error = {"error": {"message": "no", "type": "server_error", "param": None, "code": None}}
         body = json.dumps(answer if self.server.status == 200 else error).encode()
         self.send_response(self.server.status)
@@ -219,6 +220,13 @@ def url(server):
     return {"VECHO_UPSTREAM_URL": f"http://127.0.0.1:{server.server_port}/v1", "VECHO_RETRY_MAX_ATTEMPTS": "1"}
 
 
+def beside(unreachable, server):
+    """Returns the settings for two targets, of which the first cannot be reached."""
+    urls = {"unreachable": unreachable, "reachable": f"http://127.0.0.1:{server.server_port}/v1"}
+    targets = [{"name": name, "url": address, "api_key": "sk-test"} for name, address in urls.items()]
+    return {"VECHO_UPSTREAM_URL": unreachable, "VECHO_TARGETS": json.dumps(targets), "VECHO_BREAKER_FAILURES": "1"}
+
+
 def refused(public, text):
     """Sends a request that must fail."""
     try:
@@ -244,6 +252,7 @@ FAULTS = {
     "errors": {"VechoErrorRateHigh", "VechoErrorBudgetBurnsFast", "VechoErrorBudgetBurnsSlowly"},
     "stale": {"VechoServingStale"},
     "key": {"VechoUpstreamRefuses"},
+    "target": {"VechoTargetBreakerOpen"},
     "tier": {"VechoTierDown"},
     "file": {"VechoReloadFailed"},
     "memory": {"VechoMemoryNearLimit"},
@@ -255,7 +264,7 @@ FAULTS = {
 def each_fault_fires_its_alerts_and_no_other():
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        good, bad, strict = (stack.enter_context(upstream(status)) for status in (200, 503, 401))
+        good, other, bad, strict = (stack.enter_context(upstream(status)) for status in (200, 200, 503, 401))
         file = Path(folder) / "vecho.toml"
         file.write_text("[retry]\nmax_attempts = 1\n")
         settings = {
@@ -263,6 +272,7 @@ def each_fault_fires_its_alerts_and_no_other():
             "errors": url(bad) | {"VECHO_FALLBACK_MODE": "error", "VECHO_BREAKER_FAILURES": "1"},
             "stale": url(good) | {"VECHO_CACHE_TTL": "1s", "VECHO_BREAKER_FAILURES": "0"},
             "key": url(strict),
+            "target": beside("http://127.0.0.1:1/v1", other),
             "tier": {"VECHO_REDIS_URL": "redis://127.0.0.1:1"},
             "file": {"VECHO_CONFIG": str(file)},
             # The stacks of this many threads alone almost reach the limit.
@@ -296,7 +306,7 @@ def each_fault_fires_its_alerts_and_no_other():
 
 def ask(running):
     text = str(time.monotonic())
-    for pod in ("mocks", "well", "tier"):
+    for pod in ("mocks", "well", "tier", "target"):
         embed(running[pod][1], text)
     for pod in ("errors", "key"):
         refused(running[pod][1], text)

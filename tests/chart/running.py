@@ -1,5 +1,6 @@
 """The manifests with the real binary: configuration, arguments, probes, shutdown."""
 
+import json
 import runpy
 import subprocess
 import tempfile
@@ -24,6 +25,9 @@ def command(container, folder):
     for value in environment.values():
         if value.startswith(f"{folder}/etc/secrets"):
             Path(value).write_text("sk-test")
+    for target in json.loads(environment.get("VECHO_TARGETS", "[]")):
+        if "api_key_file" in target:
+            Path(target["api_key_file"]).write_text(f"sk-{target['name']}")
     arguments = [move(argument) for argument in container.get("args", [])]
     for path in (argument for argument in arguments if argument.startswith("/")):
         Path(path).write_text('[retry]\nmax_wait = "4s"\n')
@@ -48,6 +52,9 @@ def the_binary_accepts_every_configuration():
     full = told["standalone, all of it"]
     for said in ("16777216", "67108864", "0.1", "x-portkey-provider", "rediss://redis:6380/0", "[::]:7862", "4s"):
         assert said in full, f"{said} is lost in\n{full}"
+    targets = told["standalone with targets"]
+    for said in ("azure-east.2", "https://name.openai.azure.com:8443/openai/v1", "1000000", "my-deployment"):
+        assert said in targets, f"{said} is lost in\n{targets}"
 
 
 def enumerated_values_of_the_schema_equal_those_of_the_binary():

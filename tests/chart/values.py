@@ -9,7 +9,7 @@ from pathlib import Path
 import helm_python as helm
 import yaml
 
-from common import CHART, MATRIX, ROOT, example, main, refused, render
+from common import CHART, MATRIX, ROOT, TARGETS, example, main, refused, render
 
 
 def objects(schema, path=()):
@@ -101,6 +101,14 @@ WRONG = [
     {"secrets": {"upstream": {"api_key_file": {"name": "openai"}}}},
     {"secrets": {"upstream": {"api_key_file": "openai"}}},
     {"secrets": {"upstream": {}}},
+    {"targets": [{"name": "a", "url": "https://h/v1", "api_key": "sk-in-the-open"}]},
+    {"targets": [{"name": "a", "url": "https://h/v1", "api_key_file": "/somewhere"}]},
+    {"targets": [{"name": "a/b", "url": "https://h/v1"}]},
+    {"targets": [{"name": "a", "url": "mock:"}]},
+    {"targets": [{"name": "a", "url": "https://me:in-the-open@h/v1"}]},
+    {"targets": [{"name": "a", "url": "https://h/v1", "weight": 0}]},
+    {"targets": [{"url": "https://h/v1"}]},
+    {"config": {"targets": []}},
     {"disk": {"volume": "hostPath"}},
     {"disk": {"size": "3 GB"}},
     {"disk": {"size": 3}},
@@ -208,6 +216,9 @@ def contradictory_values_are_refused():
         ({"standalone": {"service": {"type": "LoadBalancer"}}}, "type is LoadBalancer.*by an ipBlock"),
         ({"standalone": {"strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}}}}, "both zero"),
         ({"standalone": {"dnsPolicy": "None"}}, "nameservers has to name the servers"),
+        ({"targets": TARGETS[:1] * 2}, "two have the name openai"),
+        ({"targets": TARGETS, "config": {"upstream": {"url": "https://other/v1"}}}, "config.upstream.url is https://other/v1"),
+        ({"targets": TARGETS, "extraEnv": [{"name": "VECHO_TARGETS", "value": "[]"}]}, "extraEnv sets VECHO_TARGETS, which the chart sets"),
         ({"mode": "injection", "secrets": {"tls": {"cert_file": key, "key_file": key}}}, "secrets.tls"),
     ]:
         refused(values, complaint)

@@ -26,7 +26,11 @@ fn play_with(scenario: &str, settings: &[(&str, &str)]) -> Value {
 
 /// Like [`play_with`], for scenarios in which requests of the page fail. Browsers log such failures on the console.
 fn play_with_troubles(scenario: &str, settings: &[(&str, &str)]) -> Value {
-    let stub = Stub::start();
+    play_at(&Stub::start(), scenario, settings)
+}
+
+/// Like [`play_with_troubles`], with this upstream.
+fn play_at(stub: &Stub, scenario: &str, settings: &[(&str, &str)]) -> Value {
     let vecho = Vecho::start_with(&stub.base_url(), &[SETTINGS, settings].concat());
     let mut command = BROWSER.command();
     command.env("BASE_URL", vecho.base_url()).env("CONTROL_URL", stub.root_url());
@@ -209,6 +213,32 @@ fn requests_that_were_not_cached_are_shown_by_reason() {
     let rows = report["rows"].as_array().expect("rows");
     assert_eq!(rows.len(), 1, "{report}");
     assert!(contains(&rows[0], "unknown_field") && contains(&rows[0], "3"), "{report}");
+}
+
+#[test]
+fn targets_are_shown_with_calls_share_failures_and_state() {
+    let stubs = [Stub::start(), Stub::start()];
+    let target = |place: usize| json!({"name": (["a", "b"][place]), "url": stubs[place].base_url(), "api_key": "sk"});
+    let targets = json!([target(0), target(1)]).to_string();
+    let report = play_at(&stubs[0], "several", &[("VECHO_TARGETS", &targets)]);
+    assert_eq!(report["complaints"], json!([]));
+    let rows = report["rows"].as_array().expect("rows");
+    let figures = report["targets"].as_array().expect("figures");
+    assert_eq!((rows.len(), figures.len()), (2, 2), "{report}");
+    for (row, target) in rows.iter().zip(figures) {
+        assert_eq!((&row[0], &row[1]), (&target["name"], &target["state"]), "{report}");
+        assert!(contains(&row[2], &format!("{:.1} %", number(&target["share"]) * 100.0)), "{report}");
+        for (cell, name) in [(3, "calls"), (4, "failures"), (5, "moves")] {
+            assert_eq!(row[cell], json!(target[name].to_string()), "{name} in {report}");
+        }
+    }
+    assert_eq!((&figures[0]["state"], &figures[1]["state"]), (&json!("limits the rate"), &json!("serves")));
+    assert_eq!((&figures[0]["failures"], &figures[0]["moves"]), (&json!(1), &json!(1)), "{report}");
+}
+
+#[test]
+fn a_single_upstream_has_no_card_of_targets() {
+    assert_eq!(play("single")["visible"], false);
 }
 
 #[test]

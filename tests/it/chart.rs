@@ -65,6 +65,7 @@ checks! {
         containers_are_restricted
         all_pods_meet_the_restricted_pod_security_standard
         sidecars_are_native_and_deployments_sleep_before_they_stop
+        targets_take_their_keys_from_existing_secrets
         every_configured_path_is_mounted
         the_deployment_follows_its_values
         monitoring_objects_are_rendered_only_on_request

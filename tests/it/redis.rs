@@ -12,6 +12,8 @@ mod purges;
 mod secure;
 mod shared;
 mod swapped;
+mod targets;
+mod watching;
 
 use serde_json::Value;
 

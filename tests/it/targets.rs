@@ -1,5 +1,7 @@
 //! Several targets: the choice among them, failover, and the proof that their vectors agree.
 
+mod figures;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -147,6 +149,39 @@ async fn a_target_with_other_weights_never_serves_and_is_reported() {
     assert!(health.contains("the target b gives other vectors for `tiny`"), "{health}");
     group.stubs[2].down().await;
     assert!(group.embed(&["w"]).await.status >= 500, "an error, and no wrong vector");
+}
+
+#[tokio::test]
+async fn an_answer_without_vectors_is_replaced_by_that_of_another_target() {
+    let group = Group::start(2).await;
+    group.embed(&["x"]).await;
+    group.stubs[0].always(status(200, "<html>log in</html>"));
+    let answer = group.embed(&["y"]).await;
+    assert_eq!((answer.vectors(), answer.header("x-vecho-target")), (tiny(&["y"]), Some("b")));
+    group.stubs[0].down().await;
+    group.stubs[1].always(status(200, "<html>log in</html>"));
+    let failed = group.embed(&["z"]).await;
+    assert!(failed.status >= 500, "a caller gets such an answer only from the first target: {failed:?}");
+}
+
+#[tokio::test]
+async fn a_target_with_another_base64_is_asked_for_numbers() {
+    let group = Group::start(2).await;
+    let ask = async |text: &str| {
+        let body = json!({"model": "tiny", "input": text, "encoding_format": "base64"});
+        let answer = group.inside.embed(body).await;
+        (answer.status, answer.header("x-vecho-target").map(str::to_owned), answer.vectors())
+    };
+    for text in ["u", "v", "w"] {
+        assert_eq!(ask(text).await, (200, Some("a".to_owned()), tiny(&[text])));
+    }
+    group.stubs[0].down().await;
+    group.stubs[1].always(Behaviour::Float64Base64);
+    for text in ["x", "y"] {
+        assert_eq!(ask(text).await, (200, Some("b".to_owned()), tiny(&[text])));
+    }
+    let asked: Vec<Value> = group.calls(1).iter().map(|call| call.json()["encoding_format"].clone()).collect();
+    assert_eq!(asked, ["base64", "float", "float"]);
 }
 
 #[tokio::test]

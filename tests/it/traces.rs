@@ -7,3 +7,4 @@ mod privacy;
 mod propagation;
 mod requests;
 mod shared;
+mod targets;

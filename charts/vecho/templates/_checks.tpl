@@ -7,6 +7,7 @@
 {{- include "vecho.checks.disk" . -}}
 {{- include "vecho.checks.resources" . -}}
 {{- include "vecho.checks.extras" . -}}
+{{- include "vecho.checks.targets" . -}}
 {{- if eq .Values.mode "standalone" -}}
 {{- include "vecho.checks.pods" . -}}
 {{- include "vecho.checks.autoscaling" . -}}
@@ -44,6 +45,21 @@
 {{- else if .claim -}}
 {{- fail (printf "disk.claim is set, and disk.volume is %s: set disk.volume to claim" .volume) -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The name of a target is part of the path of its key. */}}
+{{- define "vecho.checks.targets" -}}
+{{- $names := list -}}
+{{- range .Values.targets -}}
+{{- if has .name $names -}}{{- fail (printf "targets: two have the name %s" .name) -}}{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+{{- with .Values.targets -}}
+{{- $url := dig "upstream" "url" "" $.Values.config | default (include "vecho.defaultUrl" $) -}}
+{{- if not (has $url (list (include "vecho.defaultUrl" $) (first .).url)) -}}
+{{- fail (printf "config.upstream.url is %s, and the first of targets has the url %s: set the former to null" $url (first .).url) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

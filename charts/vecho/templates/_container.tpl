@@ -117,7 +117,45 @@ The configuration as environment variables without their prefix, as a YAML map. 
 {{- $_ := set $env (printf "%s_%s" $section $key | upper) (printf "/etc/vecho/secrets/%s.%s" $section $key) -}}
 {{- end -}}
 {{- end -}}
+{{- if .Values.targets -}}
+{{- $_ := set $env "TARGETS" (include "vecho.targets" .) -}}
+{{- if eq (get $env "UPSTREAM_URL") (include "vecho.defaultUrl" .) -}}
+{{- $_ := unset $env "UPSTREAM_URL" -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml $env -}}
+{{- end -}}
+
+{{/* The targets as vecho reads them, with the mounted file of each key. */}}
+{{- define "vecho.targets" -}}
+{{- $targets := list -}}
+{{- range .Values.targets -}}
+{{- $target := omit . "api_key_file" -}}
+{{- if .api_key_file -}}
+{{- $_ := set $target "api_key_file" (printf "/etc/vecho/secrets/targets.%s" .name) -}}
+{{- end -}}
+{{- $targets = append $targets $target -}}
+{{- end -}}
+{{- $targets | toJson -}}
+{{- end -}}
+
+{{/* The Secrets whose keys are mounted, as items of `sources` of a projected volume. */}}
+{{- define "vecho.secretSources" -}}
+{{- range $section, $files := .Values.secrets }}
+{{- range $key, $file := $files }}
+- secret:
+    name: {{ $file.name | quote }}
+    items: [{key: {{ $file.key | quote }}, path: {{ $section }}.{{ $key }}}]
+{{- end }}
+{{- end }}
+{{- range .Values.targets }}
+{{- $name := .name }}
+{{- with .api_key_file }}
+- secret:
+    name: {{ .name | quote }}
+    items: [{key: {{ .key | quote }}, path: {{ printf "targets.%s" $name | quote }}}]
+{{- end }}
+{{- end }}
 {{- end -}}
 
 {{- define "vecho.env" -}}
@@ -137,7 +175,7 @@ The configuration as environment variables without their prefix, as a YAML map. 
   mountPath: /etc/vecho/config
   readOnly: true
 {{- end }}
-{{- if .Values.secrets }}
+{{- if include "vecho.secretSources" . }}
 - name: vecho-secrets
   mountPath: /etc/vecho/secrets
   readOnly: true
@@ -182,17 +220,11 @@ The configuration as environment variables without their prefix, as a YAML map. 
     name: {{ .configMap | quote }}
 {{- end }}
 {{- end }}
-{{- with .Values.secrets }}
+{{- with include "vecho.secretSources" . }}
 - name: vecho-secrets
   projected:
     sources:
-      {{- range $section, $files := . }}
-      {{- range $key, $file := $files }}
-      - secret:
-          name: {{ $file.name | quote }}
-          items: [{key: {{ $file.key | quote }}, path: {{ $section }}.{{ $key }}}]
-      {{- end }}
-      {{- end }}
+      {{- . | trim | nindent 6 }}
 {{- end }}
 {{- with .Values.extraVolumes }}
 {{ toYaml . }}

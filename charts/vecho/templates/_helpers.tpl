@@ -92,6 +92,11 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* The address of the upstream if the values name none. */}}
+{{- define "vecho.defaultUrl" -}}
+https://api.openai.com/v1
+{{- end -}}
+
 {{/* The text of a configuration value. Helm reads every number as a float, which would print 16777216 as 1.6777216e+07. */}}
 {{- define "vecho.text" -}}
 {{- if kindIs "slice" . -}}
@@ -121,7 +126,7 @@ vecho/sidecar: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{/*
-The ports of all addresses in the configuration, whatever their key, and those of standalone.networkPolicy.egressPorts,
+The ports of all addresses in the configuration, whatever their key, of `targets`, and those of standalone.networkPolicy.egressPorts,
 as a JSON list.
 */}}
 {{- define "vecho.egressPorts" -}}
@@ -137,6 +142,9 @@ as a JSON list.
 {{- $addresses = splitList "," $value | concat $addresses -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- range .Values.targets -}}
+{{- $addresses = append $addresses .url -}}
 {{- end -}}
 {{- range $addresses -}}
 {{- $host := trim . | lower | regexFind "^[a-z]+://[^/?#]*" -}}

@@ -8,7 +8,7 @@ import { Feed } from "./feed.js";
 import { duration, time } from "./format.js";
 import { headline, lost, warn } from "./headline.js";
 import { History } from "./history.js";
-import { MemoryPanel, RecentPanel, batches, budgets, bypasses, incidents, models, outcomes, standIns, tiers, upstream } from "./panels.js";
+import { MemoryPanel, RecentPanel, batches, budgets, bypasses, incidents, models, outcomes, standIns, targets, tiers, upstream } from "./panels.js";
 
 const LINKS = {
   connecting: ["none", "connecting"],
@@ -45,6 +45,7 @@ function draw() {
   batches(now);
   memory.show(now);
   tiers(now);
+  targets(now);
   budgets(now);
   models(now);
   offer(now);

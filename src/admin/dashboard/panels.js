@@ -170,6 +170,28 @@ export function tiers({ stats }) {
   fillTable(byId("tiers"), tierTable, rows, "No tiers");
 }
 
+const targetTable = table("Targets", [["target"], ["state"], ["of all calls", "wide"], ["calls", "n"], ["failures", "n"], ["moved on", "n more"], ["other vectors for"]]);
+const TARGET_LEVELS = { "serves": "good", "not yet compared": "none", "gives other vectors": "error", "breaker open": "error" };
+
+/** Shows the calls and the state of each target, if there are several. */
+export function targets({ stats }) {
+  if (same("targets", stats.targets)) return;
+  const found = stats.targets ?? [];
+  byId("targets-card").hidden = !found.length;
+  const rows = found.map((target) => {
+    const meter = new Meter(target.name);
+    meter.show(target.share, target.calls ? percent(target.share) : "–", "good");
+    return element("tr", { "data-target": target.name },
+      element("th", { scope: "row" }, target.name),
+      cell("", element("span", { class: "dotted", "data-level": TARGET_LEVELS[target.state] ?? "warn" }, target.state)),
+      cell("wide", meter.host),
+      ...[["calls", "n"], ["failures", target.failures ? "n bad" : "n"], ["moves", "n more"]].map(([key, kind]) =>
+        cell(kind, figure(target[key], compact(target[key]), number(target[key])))),
+      cell("name", target.disagrees_for.join(", ") || "–"));
+  });
+  fillTable(byId("targets"), targetTable, rows, "No targets");
+}
+
 const modelTable = table("Models and namespaces", [["model"], ["namespace"], ["inputs", "n"], ["requests", "n more"], ["tokens billed", "n more"], ["tokens saved", "n"], ["saved", "wide"], ["billed", "n more"], ["money saved", "n"], ["per million", "n more"]]);
 
 export function models({ stats: { savings } }) {

@@ -29,6 +29,7 @@ use crate::process::governor::{Governor, Meter};
 use crate::process::lifecycle::Lifecycle;
 use crate::process::system::System;
 use crate::spend::SpendGuard;
+use crate::upstream::{Batcher, Router};
 use crate::vector::Vector;
 
 pub(super) const MIB: u64 = 1 << 20;
@@ -164,7 +165,8 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
     let tiers = Stack::new(MemoryTier::new(BOUNDS), lower, Arc::default(), ChecksumKeys::default());
     let replies = reply_cache(&metrics, &tiers);
     let live = Live::new(config.expect("it must be free of faults"));
-    let reports = (Arc::clone(&metrics), Throttled::default());
+    let reports = || (Arc::clone(&metrics), Throttled::default());
+    let router = Router::several(Vec::new(), None, live.clone(), reports());
     AdminContext {
         caches: Caches::new(Arc::new(tiers), Arc::new(replies)),
         explainer: Explainer::new(
@@ -174,7 +176,8 @@ pub(super) fn context_over(lower: Vec<Arc<dyn LowerTier>>) -> AdminContext {
         lifecycle: Arc::new(lifecycle(true, false)),
         governor: governor(100 * MIB, 100 * MIB),
         system: Arc::new(System::new()),
-        spend: SpendGuard::new(live.clone(), Clock::manual(NOW_MS), reports),
+        batcher: Batcher::new(router, live.clone(), MIB, Arc::clone(&metrics)),
+        spend: SpendGuard::new(live.clone(), Clock::manual(NOW_MS), reports()),
         live,
         level: LevelHandle::detached(),
         feed: Arc::default(),

@@ -21,6 +21,13 @@ pub struct Purge {
     learnt_from: Option<Tier>,
 }
 
+impl Purge {
+    /// Returns true if it covers models, not only single inputs.
+    pub const fn is_of_models(&self) -> bool {
+        !matches!(self.subject, PurgeSubject::Inputs(_))
+    }
+}
+
 impl Stack {
     /// Purges everything, or the records of one model, named as in requests or in responses. From now on no tier's
     /// records of that kind are served. [`Stack::settle`] makes the purge durable.

@@ -8,6 +8,7 @@ use crate::cache::Times;
 use crate::cache::purges::Generation;
 use crate::config::{Config, DriftAction};
 use crate::flow::Flow;
+use crate::flow::texts_lease::TextsLease;
 use crate::flow::watched::{Opened, Watched, distance_between, records_of};
 use crate::learned::ModelIdentity;
 use crate::observe::logs::shorten_for_log;
@@ -17,8 +18,13 @@ use crate::upstream::{Class, Failure, Fetched, UnavailableReason};
 /// Longest time after a failed check until the next one.
 const RETRY_MS: u64 = 60_000;
 
+/// Time until the next look while another replica asks.
+const ASKED_ELSEWHERE_MS: u64 = 1_000;
+
 const DRIFTED: &str =
     "the model's vectors have changed behind its name: vecho's own texts got other vectors than before";
+const DRIFTED_ELSEWHERE: &str =
+    "another replica has found that the model's vectors changed behind its name; older entries are fetched again";
 const UNSTEADY: &str = "the model gives one text different vectors from call to call; a change of the model cannot be told \
                         from that";
 const REFUSED: &str = "the upstream refuses vecho's own texts, so a change of the model stays unnoticed";
@@ -37,15 +43,21 @@ struct Told {
 }
 
 impl Watched {
-    /// Checks the space. Returns `None` if another replica has asked in its place.
+    /// Checks the space. Returns `None` while another replica asks.
     pub(super) async fn check(&mut self, flow: &Arc<Flow>, config: &Config) -> Option<Checked> {
         let every_ms = millis(config.drift.every?);
         let soon_ms = every_ms.min(RETRY_MS);
         if flow.batcher.is_unavailable(&self.lane.properties) {
             return Some(Checked { result: WatchResult::Skipped, due_ms: flow.clock.now_ms().saturating_add(soon_ms) });
         }
-        if self.was_asked_elsewhere(flow, every_ms).await {
+        // One replica asks in each period. The lease comes before the reference is read, so that its holder has written.
+        let store = flow.leases.as_ref().map(|leases| &leases.store);
+        let Some(_lease) = TextsLease::request(store, self.reference.keys()).await else {
+            self.due_ms = flow.clock.now_ms().saturating_add(ASKED_ELSEWHERE_MS);
             return None;
+        };
+        if let Some(due_ms) = self.was_asked_elsewhere(flow, every_ms).await {
+            return Some(Checked { result: WatchResult::Elsewhere, due_ms });
         }
         let (result, pause_ms) = match self.compare(flow, config).await {
             Ok(result) => (result, every_ms),
@@ -61,19 +73,24 @@ impl Watched {
         Some(Checked { result, due_ms: flow.clock.now_ms().saturating_add(pause_ms) })
     }
 
-    /// Returns true if another replica has confirmed the reference within the period. Its reference is taken over.
-    async fn was_asked_elsewhere(&mut self, flow: &Arc<Flow>, every_ms: u64) -> bool {
+    /// Returns the time of the next check if another replica has confirmed the reference within the period. Its
+    /// reference is taken over.
+    async fn was_asked_elsewhere(&mut self, flow: &Arc<Flow>, every_ms: u64) -> Option<u64> {
         if !flow.tiers.is_shared() {
-            return false;
+            return None;
         }
-        let Some(theirs) = self.reference.find(&flow.tiers).await else { return false };
+        let theirs = self.reference.find(&flow.tiers).await?;
         let next_ms = theirs.confirmed_ms().saturating_add(every_ms);
         if self.confirmed_ms >= theirs.confirmed_ms() || next_ms <= flow.clock.now_ms() {
-            return false;
+            return None;
+        }
+        // At the first check of a process, the change may be an old one.
+        if self.confirmed_ms > 0 && theirs.identity().revision > self.space_state.revision() {
+            tracing::warn!(model = &*shorten_for_log(&self.asked_model), "{DRIFTED_ELSEWHERE}");
         }
         self.take_over(flow, &theirs);
-        (self.confirmed_ms, self.due_ms) = (theirs.confirmed_ms(), next_ms);
-        true
+        self.confirmed_ms = theirs.confirmed_ms();
+        Some(next_ms)
     }
 
     fn take_over(&mut self, flow: &Arc<Flow>, theirs: &Opened) {

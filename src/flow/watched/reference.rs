@@ -31,6 +31,11 @@ impl SpaceReference {
         Self { keys: canary_keys(space), sealed: Vec::new() }
     }
 
+    /// Returns the keys of the vectors.
+    pub(in crate::flow) fn keys(&self) -> &[Key] {
+        &self.keys
+    }
+
     /// Returns the vectors, unless they were purged.
     pub(in crate::flow) fn open(&self, tiers: &Stack) -> Option<Opened> {
         let records = self.keys.iter().zip(&self.sealed).map(|(key, bytes)| tiers.unseal(key, bytes));

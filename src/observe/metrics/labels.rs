@@ -285,6 +285,8 @@ labels! {
         Drifted = "drifted",
         /// Two answers in a row differ from one another.
         Unsteady = "unsteady",
+        /// No call was made, because another replica had asked within the period.
+        Elsewhere = "elsewhere",
         /// No call was made, because the upstream counts as unavailable.
         Skipped = "skipped",
         /// The call failed, or was throttled.

@@ -51,7 +51,7 @@ pub use registry::Metrics;
 pub use requests::RequestMetrics;
 pub use savings::{MAX_ACCOUNTS, UsageAccount, UsageAccounts, UsageLabels, UsageReport};
 pub use status::StatusMetrics;
-pub use targets::TargetMetrics;
+pub use targets::{TargetFigures, TargetMetrics};
 pub use tiers::{TierMetrics, TierStats};
 pub use traces::TraceMetrics;
 pub use upstream::{BreakerMetrics, Bucket, UpstreamFigures, UpstreamMetrics};

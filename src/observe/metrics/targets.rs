@@ -22,6 +22,23 @@ pub struct TargetMetrics {
     state: Mutex<TargetStates>,
 }
 
+/// Figures of one target since the start.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetFigures {
+    /// Name of the target.
+    pub name: String,
+    /// Calls to it, each attempt counted.
+    pub calls: u64,
+    /// Calls of these that got no vectors.
+    pub failures: u64,
+    /// Calls that left it for another target.
+    pub moves: u64,
+    /// State of its breaker.
+    pub breaker: BreakerState,
+    /// Models for which its vectors disagree with those of the others.
+    pub disagrees_for: Vec<String>,
+}
+
 #[derive(Debug, Default)]
 struct TargetStates {
     names: Vec<String>,
@@ -104,6 +121,25 @@ impl TargetMetrics {
     /// Returns the targets whose vectors disagree with those of the others, each with the model.
     pub fn disagreeing(&self) -> Vec<(String, String)> {
         self.state().disagreeing.clone()
+    }
+
+    /// Returns the figures of each target, in the order of the configuration. There is none without targets.
+    pub fn figures(&self) -> Vec<TargetFigures> {
+        let state = self.state();
+        let figures = |(name, breaker): (&String, &BreakerState)| {
+            let calls = |outcome: CallOutcome| self.calls.with_label_values(&[name.as_str(), outcome.label()]).get();
+            let all: u64 = CallOutcome::ALL.iter().copied().map(calls).sum();
+            let disagreeing = state.disagreeing.iter().filter(|(target, _)| target == name);
+            TargetFigures {
+                name: name.clone(),
+                calls: all,
+                failures: all - calls(CallOutcome::Ok),
+                moves: self.moves.with_label_values(&[name.as_str()]).get(),
+                breaker: *breaker,
+                disagrees_for: disagreeing.map(|(_, model)| model.clone()).collect(),
+            }
+        };
+        state.names.iter().zip(&state.breakers).map(figures).collect()
     }
 
     fn state(&self) -> std::sync::MutexGuard<'_, TargetStates> {

@@ -41,7 +41,11 @@ impl WatchMetrics {
             WatchResult::Drifted => true,
             WatchResult::Same | WatchResult::First => false,
             // These say nothing about the vectors.
-            WatchResult::Unsteady | WatchResult::Skipped | WatchResult::Failed | WatchResult::Refused => return,
+            WatchResult::Unsteady
+            | WatchResult::Elsewhere
+            | WatchResult::Skipped
+            | WatchResult::Failed
+            | WatchResult::Refused => return,
         };
         self.drifted.with_label_values(&[model]).set(if has_drifted { 1.0 } else { 0.0 });
         self.difference.with_label_values(&[model]).set(difference);

@@ -53,8 +53,8 @@ attributes! {
     ROUTE: "http.route", "The embeddings path with a placeholder for the deployment; not on pass-through requests.";
     PATH: "url.path", "The path, without its query.";
     SCHEME: "url.scheme", "Whether the request came over TLS: `http` or `https`.";
-    SERVER: "server.address", "The upstream's host.";
-    PORT: "server.port", "The upstream's port.";
+    SERVER: "server.address", "The host of the upstream, or of the target that the call goes to.";
+    PORT: "server.port", "The port of that host.";
     STATUS: "http.response.status_code", "The status of the answer.";
     RESEND_COUNT: "http.request.resend_count", "How often the call was made before.";
     ERROR_TYPE: "error.type", "How a request or call failed: the status, or the outcome in one word.";
@@ -74,6 +74,7 @@ attributes! {
     FOUND: "vecho.found", "How many of them are found.";
     LED: "vecho.led", "How many keys this request has fetched.";
     WAITED_FOR: "vecho.joined", "How many keys others are fetching already.";
+    TARGET: "vecho.target", "Name of the target that the call goes to, if there are several.";
     MERGED_REQUESTS: "vecho.requests", "How many requests share the call.";
 }
 

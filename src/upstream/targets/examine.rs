@@ -31,12 +31,15 @@ impl Several {
         let answer = self.ask(place, request, &config).await?;
         let named = answer.model.as_deref().unwrap_or(asked);
         let told = Reference { model: Arc::from(named), vectors: answer.vectors };
-        let reference = self.reference(place, gate, model).await?;
-        let Some(reference) = reference else {
-            self.begin(gate, (model, asked), told);
-            gate.judge(place.index, true, config.drift.every);
-            return Ok(());
+        let reference = match self.reference(place, gate, model).await? {
+            Some(reference) => reference,
+            None => self.begin(gate, (model, asked), told.clone()).await,
         };
+        if reference.vectors == told.vectors {
+            gate.judge(place.index, true, config.drift.every);
+            self.metrics.targets.compared(place.index, asked, true);
+            return Ok(());
+        }
         let mut distance = reference.distance(&told.vectors);
         if distance > config.drift.bound {
             // A single answer may be an accident.
@@ -85,7 +88,16 @@ impl Several {
         Ok(answer)
     }
 
-    fn begin(&self, gate: &ModelGate, (model, asked): (Key, &str), told: Reference) {
+    /// Makes an answer the first reference of a model, unless another replica has one meanwhile.
+    async fn begin(&self, gate: &ModelGate, (model, asked): (Key, &str), told: Reference) -> Arc<Reference> {
+        let first = match &self.gate.references {
+            Some(references) => references.begin(model, asked, told).await,
+            None => told,
+        };
+        gate.set_reference(first)
+    }
+
+    fn replace(&self, gate: &ModelGate, (model, asked): (Key, &str), told: Reference) {
         if let Some(references) = &self.gate.references {
             references.keep(model, asked, &told);
         }
@@ -98,7 +110,7 @@ impl Several {
         let mut serving = self.places.iter().filter(|place| place.serves(of.1));
         if serving.all(|place| standings[place.index].verdict(now) == Agreement::Disagrees) {
             tracing::error!(model = &*shorten_for_log(of.1), "{RENEWED}");
-            self.begin(gate, of, told);
+            self.replace(gate, of, told);
             gate.judge(place.index, true, self.live.load().drift.every);
             self.metrics.targets.compared(place.index, of.1, true);
         }

@@ -12,6 +12,9 @@ use crate::key::{Key, KeyMap};
 /// Maximum number of models. Those beyond it are served by the first target alone.
 const MAX_MODELS: usize = 4_096;
 
+/// Maximum length of a name that is kept.
+const MAX_NAME_BYTES: usize = 256;
+
 /// A place whose vectors disagree is examined again after this time.
 const DISAGREEMENT: Duration = Duration::from_mins(10);
 
@@ -30,6 +33,8 @@ pub(super) struct Gate {
 pub(super) struct ModelGate {
     /// Held while a place is examined, so that one place gives the reference and all others are compared with it.
     pub(super) examining: tokio::sync::Mutex<()>,
+    /// The callers' name of the model; empty if it is very long.
+    asked: Box<str>,
     state: Mutex<ModelState>,
 }
 
@@ -84,8 +89,8 @@ impl Gate {
         Self { models: Mutex::default(), references, places }
     }
 
-    /// Returns the state of a model, or `None` if there are too many models.
-    pub(super) fn of(&self, model: Key) -> Option<Arc<ModelGate>> {
+    /// Returns the state of a model, which callers give this name, or `None` if there are too many models.
+    pub(super) fn of(&self, model: Key, asked: &str) -> Option<Arc<ModelGate>> {
         let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = models.get(&model) {
             return Some(Arc::clone(known));
@@ -95,9 +100,22 @@ impl Gate {
         }
         let unknown = Standing { verdict: Agreement::Unknown, until: None, hold: None };
         let state = ModelState { reference: None, places: vec![unknown; self.places] };
-        let gate = Arc::new(ModelGate { examining: tokio::sync::Mutex::default(), state: Mutex::new(state) });
+        let asked = if asked.len() > MAX_NAME_BYTES { Box::default() } else { Box::from(asked) };
+        let gate = Arc::new(ModelGate { examining: tokio::sync::Mutex::default(), asked, state: Mutex::new(state) });
         models.insert(model, Arc::clone(&gate));
         Some(gate)
+    }
+
+    /// Ends the reference of a model, named as in requests or in answers, or those of all models.
+    pub(super) fn forget(&self, named: Option<&str>) {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.values().for_each(|model| model.forget(named));
+    }
+
+    /// Returns what is known of each place, for each model.
+    pub(super) fn of_all(&self) -> Vec<Vec<Standing>> {
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.values().map(|model| model.standings()).collect()
     }
 
     /// Returns the state of a model without creating it.
@@ -122,6 +140,18 @@ impl ModelGate {
         let reference = Arc::new(reference);
         self.state().reference = Some(Arc::clone(&reference));
         reference
+    }
+
+    /// Ends the reference if the model has this name, so that each place is compared anew.
+    fn forget(&self, named: Option<&str>) {
+        let mut state = self.state();
+        let answered = state.reference.as_ref().map(|reference| Arc::clone(&reference.model));
+        if named.is_none_or(|named| named == &*self.asked || answered.is_some_and(|model| named == &*model)) {
+            state.reference = None;
+            for place in &mut state.places {
+                (place.verdict, place.until) = (Agreement::Unknown, None);
+            }
+        }
     }
 
     /// Notes a verdict, which is confirmed after `every`, if that is set.

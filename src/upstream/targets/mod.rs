@@ -4,6 +4,7 @@ mod budget;
 mod canary;
 mod examine;
 mod gate;
+mod overview;
 mod place;
 mod reference;
 mod router;

@@ -1,7 +1,7 @@
 //! One place that serves models.
 
 use std::borrow::Cow;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::Uri;
 use http::uri::PathAndQuery;
@@ -12,8 +12,8 @@ use crate::key::{Key, Tag};
 use crate::upstream::call_executor::CallExecutor;
 use crate::upstream::endpoint::{is_known_service, is_under, upstream_uri};
 use crate::upstream::headers::SECRETS_ELSEWHERE;
-use crate::upstream::{LaneProperties, UriTooLong};
-use crate::wire::{Base64, Space};
+use crate::upstream::{Class, Failure, LaneProperties, UriTooLong};
+use crate::wire::{Base64, Encoding, Space};
 
 /// One of several targets, with its connections, its breaker and its load.
 pub struct TargetPlace {
@@ -22,6 +22,8 @@ pub struct TargetPlace {
     pub(super) executor: CallExecutor,
     pub(super) budget: MinuteBudget,
     in_flight: AtomicUsize,
+    /// True if its base64 cannot be read, so it is asked for numbers.
+    only_numbers: AtomicBool,
 }
 
 /// A call under way at a place.
@@ -37,7 +39,7 @@ impl TargetPlace {
     /// Creates the place of a target. `index` is its place in the configuration.
     pub fn new(index: usize, target: TargetConfig, executor: CallExecutor) -> Self {
         let budget = MinuteBudget::new(target.requests_per_minute, target.tokens_per_minute);
-        Self { index, target, executor, budget, in_flight: AtomicUsize::new(0) }
+        Self { index, target, executor, budget, in_flight: AtomicUsize::new(0), only_numbers: AtomicBool::new(false) }
     }
 
     /// Returns true if the target serves a model.
@@ -48,6 +50,21 @@ impl TargetPlace {
     /// Returns true if another call is within `concurrent`.
     pub(super) fn has_room(&self) -> bool {
         self.target.concurrent.is_none_or(|most| self.in_flight.load(Ordering::Relaxed) < most)
+    }
+
+    /// Returns true if calls ask for numbers, whatever the requests ask for.
+    pub(super) fn asks_for_numbers(&self) -> bool {
+        self.only_numbers.load(Ordering::Relaxed)
+    }
+
+    /// Returns true if a failed call may succeed with numbers; from now on, calls ask for them. Some servers encode
+    /// other numbers than f32 in base64. The lane learns that of the first target, but of no other.
+    pub(super) fn learns_from(&self, failure: &Failure) -> bool {
+        let learns = self.index > 0 && matches!(failure.class, Class::InvalidAnswer(_, Encoding::Base64));
+        if learns {
+            self.only_numbers.store(true, Ordering::Relaxed);
+        }
+        learns
     }
 
     /// Counts a call until the guard is dropped.

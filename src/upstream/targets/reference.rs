@@ -22,6 +22,10 @@ pub trait References: Send + Sync {
     /// Returns the reference of a model, if there is any.
     fn find(&self, model: Key) -> BoxFuture<'_, Result<Option<Reference>, UnreadReferences>>;
 
+    /// Stores the first reference of a model, unless another replica has stored one meanwhile. Returns the one that
+    /// counts.
+    fn begin<'a>(&'a self, model: Key, asked_model: &'a str, reference: Reference) -> BoxFuture<'a, Reference>;
+
     /// Stores the reference of a model. `asked_model` is its name in requests.
     fn keep(&self, model: Key, asked_model: &str, reference: &Reference);
 }

@@ -19,6 +19,7 @@ use crate::upstream::call_executor::CallExecutor;
 use crate::upstream::permit::CallPermit;
 use crate::upstream::piece::Piece;
 use crate::upstream::{Class, Failure, LaneProperties, UnavailableReason};
+use crate::wire::{AnswerFault, Encoding};
 
 /// Pause before another look if every place has its maximum of calls in flight.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -27,10 +28,10 @@ const REFUSES: &str = "a target refuses its key or does not know the model; the 
 
 /// Where calls are made: the upstream, or one of several targets.
 pub struct Router {
-    kind: RouterKind,
+    pub(super) kind: RouterKind,
 }
 
-enum RouterKind {
+pub(super) enum RouterKind {
     /// With the base URL of the lanes' addresses and that of the calls, if they differ.
     Single(Box<CallExecutor>, Option<(Uri, Uri)>),
     Several(Box<Several>),
@@ -114,7 +115,7 @@ impl Router {
                 Box::pin(executor.execute(&there, call, permit)).await
             }
             RouterKind::Several(several) => {
-                let gate = several.gate.of(properties.model);
+                let gate = several.gate.of(properties.model, properties.space.model_name());
                 let request = RoutedCall { properties, call, gate, tried: Vec::new() };
                 Box::pin(several.execute(request, permit)).await
             }
@@ -159,9 +160,13 @@ impl Router {
 }
 
 fn state_of(place: &TargetPlace, model: &str, standing: Option<Standing>, now: Instant) -> &'static str {
+    if place.serves(model) { state_in(standing, now) } else { "does not serve the model" }
+}
+
+/// Returns the state of a place for a model that it serves.
+pub(super) fn state_in(standing: Option<Standing>, now: Instant) -> &'static str {
     let hold = standing.and_then(|standing| standing.hold(now));
     match (standing.map_or(Agreement::Unknown, |standing| standing.verdict(now)), hold) {
-        _ if !place.serves(model) => "does not serve the model",
         (Agreement::Disagrees, _) => "gives other vectors",
         (_, Some(PlaceHold { is_throttled: true, .. })) => "limits the rate",
         (_, Some(_)) => "failed a moment ago",
@@ -191,14 +196,20 @@ impl Several {
                         last = Some(worse(last, failure));
                     }
                 }
-                Next::Go(place) => match self.call(&place, &request, permit).await {
-                    Ok(answered) => return Ok(answered),
-                    Err(failure) if !moves_on(&failure) => return Err(failure),
-                    Err(failure) => {
+                Next::Go(place) => {
+                    let failure = match self.call(&place, &request, permit).await {
+                        Ok(answered) => return Ok(answered),
+                        Err(failure) => as_seen_by_callers(failure, &place),
+                    };
+                    // A place that learns from the failure is asked for numbers next.
+                    if !place.learns_from(&failure) {
+                        if !moves_on(&failure) {
+                            return Err(failure);
+                        }
                         self.left(&place, &mut request, &failure);
-                        last = Some(worse(last, failure));
                     }
-                },
+                    last = Some(worse(last, failure));
+                }
             }
         }
     }
@@ -213,11 +224,14 @@ impl Several {
         let reference = request.gate.as_ref().and_then(|gate| gate.reference());
         let dimension = reference.as_ref().map(|reference| reference.dimension());
         let there = place.properties(request.properties, (&self.first, dimension)).map_err(too_long)?;
-        let is_renamed = there.space.model != request.properties.space.model;
-        let body = if is_renamed { (request.call.written)(&there.space) } else { request.call.body.clone() };
+        let numbers = Some(Encoding::Float).filter(|_| place.asks_for_numbers());
+        let is_rewritten = there.space.model != request.properties.space.model || numbers.is_some();
+        let there = LaneProperties { encoding: numbers.unwrap_or(there.encoding), ..there };
+        let body = if is_rewritten { (request.call.written)(&there.space, numbers) } else { request.call.body.clone() };
         let has_other = self.open(request).any(|other| other.index != place.index);
         let attempts = if has_other { 1 } else { request.call.attempts };
-        let call = Call { body, attempts, ..*request.call };
+        let encoding = numbers.unwrap_or(request.call.encoding);
+        let call = Call { body, attempts, encoding, ..*request.call };
         place.budget.take(tokens_of(&call));
         let _under_way = place.enter();
         let mut answered = place.executor.execute(&there, &call, permit).await?;
@@ -295,6 +309,12 @@ impl Several {
     }
 }
 
+/// Removes an answer that vecho cannot read, unless it is the first target's: callers would read it as one of that.
+fn as_seen_by_callers(failure: Failure, place: &TargetPlace) -> Failure {
+    let is_foreign = place.index > 0 && matches!(failure.class, Class::InvalidAnswer(..));
+    if is_foreign { Failure { reply: None, ..failure } } else { failure }
+}
+
 /// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
 /// of the target's own key, or of its models, is not.
 fn moves_on(failure: &Failure) -> bool {
@@ -302,8 +322,11 @@ fn moves_on(failure: &Failure) -> bool {
     match failure.class {
         Class::Throttled => true,
         Class::Refused => matches!(status, 401 | 403 | 404),
+        // These depend on the request and on this process.
+        Class::InvalidAnswer(AnswerFault::TooLarge | AnswerFault::NoRoom | AnswerFault::OtherDimension(_), _) => false,
+        Class::InvalidAnswer(..) => true,
         // A budget covers the calls to all targets.
-        Class::InvalidAnswer(..) | Class::OverBudget(_) => false,
+        Class::OverBudget(_) => false,
         Class::Unavailable(reason) => !matches!(
             reason,
             UnavailableReason::Timeout
@@ -318,6 +341,8 @@ fn moves_on(failure: &Failure) -> bool {
 fn worse(last: Option<Failure>, failure: Failure) -> Failure {
     match last {
         Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
+        // Without its reply, an answer that cannot be read says nothing.
+        Some(last) if matches!(failure.class, Class::InvalidAnswer(..)) && failure.reply.is_none() => last,
         _ => failure,
     }
 }

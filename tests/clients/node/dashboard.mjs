@@ -207,6 +207,28 @@ async function bypassed({ open }) {
   return { none, rows: await page.locator("#bypass tbody tr").allTextContents() };
 }
 
+/** Several targets, of which one limits the rate. */
+async function several({ open }) {
+  const page = await open(OPS_URL);
+  await linked(page, "live");
+  for (const text of ["a", "b", "c"]) await embed(text);
+  await page.waitForSelector("#targets tbody tr");
+  await upstream({ behaviour: "rate_limit", retry_after_ms: 60_000 });
+  await embed("d");
+  await until("the state to follow", async () => (await text(page, "#targets tbody")).includes("limits the rate"));
+  const rows = await page.locator("#targets tbody tr").evaluateAll((all) => all.map((row) => [...row.cells].map((cell) => cell.textContent)));
+  return { rows, targets: (await stats()).targets };
+}
+
+/** Returns true if the card of targets is hidden. */
+async function single({ open }) {
+  const page = await open(OPS_URL);
+  await linked(page, "live");
+  await embed("a");
+  await caughtUp(page);
+  return { visible: await page.locator("#targets-card").isVisible() };
+}
+
 async function hostile({ open }) {
   const page = await open(OPS_URL);
   await linked(page, "live");
@@ -361,7 +383,7 @@ async function looks({ open }) {
   return { report, themes };
 }
 
-const scenarios = { figures, reload, actions, pending, outage, gone, bypassed, hostile, token, restart, keyboard, looks };
+const scenarios = { figures, reload, actions, pending, outage, gone, bypassed, several, single, hostile, token, restart, keyboard, looks };
 const browser = await launch();
 const report = await scenarios[SCENARIO](browser);
 await browser.close();
