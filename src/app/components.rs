@@ -19,16 +19,17 @@ use crate::flow::{FetchLeases, Flow, Rotation, SingleFlight, Tokenizer, VectorBu
 use crate::learned::AcceptedCredentials;
 use crate::learned::Spaces;
 use crate::observe::logs::Throttled;
-use crate::observe::metrics::{BudgetFigures, Metrics};
+use crate::observe::metrics::{BudgetFigures, Metrics, ShownLimit};
 use crate::observe::traces::Tracer;
 use crate::process::clock::Clock;
 use crate::process::connector::TlsError;
 use crate::process::governor::{Governor, Meter, effective_limit};
+use crate::process::shared_fields::SharedFields;
 use crate::process::system::System;
 use crate::process::tasks::Tasks;
 use crate::proxy::Proxy;
 use crate::spend::{BudgetReport, SpendGuard, SpendKeeper};
-use crate::upstream::{Batcher, UpstreamClient};
+use crate::upstream::{Batcher, LimitFigures, UpstreamClient};
 
 /// Divisor of the memory limit for three budgets of equal size: requests in flight, responses of their calls, and their
 /// vectors.
@@ -41,6 +42,8 @@ pub(super) struct Components {
     pub(super) caches: Caches,
     pub(super) client: Arc<UpstreamClient>,
     pub(super) spend_keeper: Arc<SpendKeeper>,
+    /// Store by which replicas share the rate limits, if they do.
+    pub(super) shared_pace: Option<Arc<dyn SharedFields>>,
     pub(super) governor: Arc<Governor>,
     pub(super) system: Arc<System>,
     /// Maximum bytes of requests in flight: as configured, but at most a fifth of the limit if the container's limit is
@@ -69,6 +72,7 @@ impl Components {
         let redis = tiers::redis(&handles);
         let flow = flow(&handles, redis.as_ref(), &client, (&spend, throttled, tokenizer)).await?;
         let reply_cache = Arc::new(ReplyCache::new(reply_cache_bounds(&config, limit_bytes)));
+        let shared_pace = redis.clone().filter(|_| config.pace.shared).map(|redis| redis as Arc<dyn SharedFields>);
         let spend_keeper = tiers::spend_keeper(live, &spend, redis.as_ref());
         // What an earlier process has spent today must be known before the first call.
         spend_keeper.begin().await;
@@ -83,6 +87,7 @@ impl Components {
         metrics.memory.limit.set(limit_bytes);
         show_sizes(metrics, &flow, &reply_cache);
         show_budgets(metrics, &spend);
+        show_pace(metrics, &flow);
         let (metrics, live, governor) = (Arc::clone(metrics), live.clone(), Arc::new(governor));
         // The governor needs the caches, which need the flow, so the flow gets it afterwards.
         flow.tokenizer.set_governor(&governor);
@@ -94,6 +99,7 @@ impl Components {
             caches,
             client,
             spend_keeper,
+            shared_pace,
             governor,
             system,
             max_inflight_bytes,
@@ -216,5 +222,26 @@ fn show_budgets(metrics: &Metrics, spend: &Arc<SpendGuard>) {
         };
         let budgets: Vec<BudgetFigures> = report.iter().flat_map(|report| &report.budgets).map(figures).collect();
         metrics.budget.show(&budgets);
+    }));
+}
+
+/// Reads the rate limits at each scrape.
+fn show_pace(metrics: &Metrics, flow: &Arc<Flow>) {
+    let flow = Arc::downgrade(flow);
+    metrics.on_scrape(Box::new(move |metrics| {
+        let reports = flow.upgrade().map(|flow| flow.batcher.router().pace_reports()).unwrap_or_default();
+        let pair = |limit: LimitFigures| (limit.per_minute, limit.left);
+        let found = |per_minute: f64| (per_minute, per_minute);
+        let shown: Vec<ShownLimit<'_>> = reports
+            .iter()
+            .map(|report| ShownLimit {
+                target: report.target.as_deref().unwrap_or_default(),
+                model: &report.model,
+                requests: report.figures.requests.map(pair).or(report.figures.found_per_minute.map(found)),
+                tokens: report.figures.tokens.map(pair),
+                held: report.figures.held,
+            })
+            .collect();
+        metrics.pace.show(&shown);
     }));
 }

@@ -106,6 +106,9 @@ impl App {
         background.spawn_until_stop(watch_models(Arc::clone(&components.flow)));
         background.spawn_until_stop(surroundings.level.throttled().clone().run());
         background.spawn_until_stop(Arc::clone(&components.spend_keeper).run());
+        if let Some(store) = components.shared_pace.clone() {
+            background.spawn_until_stop(Arc::clone(&components.flow.batcher).share_pace(store));
+        }
         let context = admin_context(&components, &proxy, &lifecycle, &surroundings);
         let limits = ServeLimits::from(&config.limits);
         let server = Server::new(public, limits.clone()).with_tls(tls).with_workers(surroundings.workers.clone());

@@ -10,7 +10,7 @@ use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
 use crate::process::connector::TlsError;
 use crate::spend::SpendGuard;
-use crate::upstream::{Breaker, CallExecutor, Router, TargetPlace, UpstreamClient};
+use crate::upstream::{Breaker, CallExecutor, Pacers, Router, TargetPlace, UpstreamClient};
 
 /// Handles that calls need.
 pub(super) struct CallHandles<'a> {
@@ -32,6 +32,7 @@ pub(super) fn router(client: &Arc<UpstreamClient>, handles: &CallHandles<'_>) ->
     if targets.is_empty() {
         let breaker = Arc::new(Breaker::new(Arc::clone(metrics)));
         let executor = CallExecutor::new(Arc::clone(client), breaker, live.clone(), reports());
+        let executor = executor.paced(Pacers::of_upstream(&live.load().pace));
         let upstream = &live.load().upstream;
         return Ok(match (&upstream.identity, &upstream.target) {
             (Some(identity), UpstreamTarget::Http(url)) => Router::moved(executor, identity.clone(), url.clone()),
@@ -43,6 +44,7 @@ pub(super) fn router(client: &Arc<UpstreamClient>, handles: &CallHandles<'_>) ->
         let client = Arc::new(UpstreamClient::for_target(live.clone(), index)?);
         let breaker = Arc::new(Breaker::of_target(Arc::clone(metrics), index));
         let executor = CallExecutor::new(client, breaker, live.clone(), reports()).named(&target.name);
+        let executor = executor.paced(Pacers::of_target(&live.load().pace, &target));
         Ok(TargetPlace::new(index, target, executor))
     };
     let places = targets.into_iter().enumerate().map(place).collect::<Result<_, TlsError>>()?;

@@ -11,7 +11,8 @@ use crate::config::{LeaseMode, Live};
 use crate::flow::Flow;
 use crate::observe::metrics::Metrics;
 use crate::process::clock::Clock;
-use crate::spend::{SharedSpending, SpendGuard, SpendKeeper};
+use crate::process::shared_fields::SharedFields;
+use crate::spend::{SpendGuard, SpendKeeper};
 use futures_util::future::BoxFuture;
 
 /// Maximum memory per disk entry for the index, in bytes.
@@ -77,7 +78,7 @@ pub(super) fn lease_store(live: &Live, redis: Option<&Arc<RedisTier>>) -> Option
 pub(super) fn spend_keeper(live: &Live, spend: &Arc<SpendGuard>, redis: Option<&Arc<RedisTier>>) -> Arc<SpendKeeper> {
     let disk = &live.load().disk;
     let folder = disk.path.clone().filter(|_| disk.enabled);
-    let shared = redis.map(|redis| Arc::clone(redis) as Arc<dyn SharedSpending>);
+    let shared = redis.map(|redis| Arc::clone(redis) as Arc<dyn SharedFields>);
     SpendKeeper::new(Arc::clone(spend), folder, shared)
 }
 

@@ -84,6 +84,7 @@ fn carry(running: &Config, read: Config) -> Config {
         retry: read.retry,
         breaker: read.breaker,
         fallback: read.fallback,
+        priority: read.priority,
         drift: read.drift,
         cache: CacheConfig {
             ttl: read.cache.ttl,
@@ -171,6 +172,11 @@ mod tests {
         ("breaker.failures", "7"),
         ("breaker.open_for", "7s"),
         ("breaker.max_open", "7m"),
+        ("pace.mode", "off"),
+        ("pace.requests_per_minute", "7"),
+        ("pace.tokens_per_minute", "7"),
+        ("pace.concurrent", "7"),
+        ("priority.bulk_from", "7"),
         ("drift.every", "7s"),
         ("drift.action", "refetch"),
         ("drift.bound", "0.7"),
@@ -261,7 +267,10 @@ mod tests {
 
     #[test]
     fn every_key_but_secrets_and_files_is_tried_on_reload() {
-        let special = |name: &str| name.ends_with("_file") || KEYS.iter().any(|key| key.secret && key.name == name);
+        // `pace.shared` needs `redis.url` beside it.
+        let special = |name: &str| {
+            name == "pace.shared" || name.ends_with("_file") || KEYS.iter().any(|key| key.secret && key.name == name)
+        };
         let tried = |name: &str| OTHERS.iter().any(|(other, _)| *other == name);
         let missing: Vec<_> = KEYS.iter().map(|key| key.name).filter(|name| !special(name) && !tried(name)).collect();
         assert!(missing.is_empty(), "give these another value: {missing:?}");

@@ -27,9 +27,9 @@ mod words;
 pub use checked::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, BudgetUnit, CacheConfig, CallerIdentity,
     CompressionMode, Config, DailyLimits, DiskConfig, DriftAction, DriftConfig, EgressConfig, FallbackConfig,
-    FallbackMode, KeyHeader, LeaseMode, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, RedisNode, ReloadConfig,
-    RetryConfig, Scope, ShutdownConfig, TargetConfig, TlsConfig, TracesConfig, UpstreamConfig, UpstreamEncoding,
-    UpstreamTarget,
+    FallbackMode, KeyHeader, LeaseMode, LimitsConfig, LogConfig, MemoryConfig, PaceConfig, PaceMode, Priority,
+    PriorityConfig, RedisConfig, RedisNode, ReloadConfig, RetryConfig, Scope, ShutdownConfig, TargetConfig, TlsConfig,
+    TracesConfig, UpstreamConfig, UpstreamEncoding, UpstreamTarget,
 };
 pub use effective::{DisplayValue, Effective, Setting};
 pub use faults::{Fault, Faults};

@@ -1,6 +1,6 @@
 //! Controls that a caller sets for one request.
 
-use crate::config::FallbackMode;
+use crate::config::{FallbackMode, Priority};
 
 /// Cache controls of a request: standard `cache-control` directives, and the fallback.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Controls {
     pub calls: Calls,
     /// Maximum age of a record that the caller accepts.
     pub max_age_ms: Option<u64>,
+    /// Priority of the request's calls, if the caller has said so.
+    pub priority: Option<Priority>,
     /// Limit of the fallback. It can only narrow the configured mode.
     pub fallback: Option<FallbackMode>,
 }

@@ -12,6 +12,7 @@ use super::single_flight::Leader;
 use super::vector_budget::VectorReservation;
 use super::{FetchResult, Flow, RequestContext, speaks_f32};
 use crate::cache::{Found, LeaseEnd, Lookup, Record, Times};
+use crate::config::Priority;
 use crate::key::Key;
 use crate::learned::{ModelChange, ModelIdentity};
 use crate::observe::logs::shorten_for_log;
@@ -36,6 +37,7 @@ pub(super) struct Fetch {
     pub(super) caller: CallerKeys,
     pub(super) lead: Leader<FetchResult>,
     pub(super) lane: Lane,
+    pub(super) priority: Priority,
     /// The request as its caller wrote it.
     pub(super) own: Arc<OwnRequest>,
     /// For each led key, its place among the distinct keys of the request.
@@ -123,7 +125,8 @@ impl Fetch {
     }
 
     fn waiter(&self) -> Waiter {
-        Waiter { deadline: self.context.deadline, caller: self.caller.caller, trace: self.context.trace.clone() }
+        let (deadline, trace) = (self.context.deadline, self.context.trace.clone());
+        Waiter { deadline, caller: self.caller.caller, priority: self.priority, trace }
     }
 
     pub(super) fn lookup(&self) -> Lookup<'_> {
@@ -332,7 +335,7 @@ impl Fetch {
                     _ => {}
                 }
             }
-            Class::Unavailable(_) | Class::Throttled | Class::OverBudget(_) => {
+            Class::Unavailable(_) | Class::Throttled | Class::NotInTime { .. } | Class::OverBudget(_) => {
                 tracing::debug!(cause = failure.detail, "a fetch failed");
             }
         }

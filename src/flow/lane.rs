@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use super::model_key;
 use super::request::Request;
+use crate::config::Priority;
 use crate::key::{Key, KeyBuilder, Tag};
 use crate::learned::TokenOwner;
 use crate::upstream::{Lane, LaneProperties, deployment, forwardable, offered_codings};
 use crate::wire::{Base64, RequestForm};
 use http::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE};
+use http::uri::Authority;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Request headers that differ from call to call and do not affect the answer. Misses may share a call
@@ -59,6 +61,7 @@ impl Request<'_> {
             // The header was checked: it is visible ASCII.
             namespace: origin.namespace.map(|name| String::from_utf8_lossy(name).into_owned()),
             model: model_key(&origin.uri, &request.space),
+            paced_as: self.paced_as(),
             encoding: form.encoding.meaning(),
             form,
             user: request.user.clone(),
@@ -67,7 +70,33 @@ impl Request<'_> {
             base64: self.known_base64(),
             is_known: self.speaks_f32,
         };
+        // Calls of one priority never wait for inputs of the other.
+        let id = id.extend(Tag::Control, self.priority().name().as_bytes());
         Lane { id, learns_as, properties: Arc::new(properties) }
+    }
+
+    /// Returns the priority of this request's calls.
+    pub(super) fn priority(&self) -> Priority {
+        let by_number = || {
+            let is_bulk = self.job.request.inputs.len() >= self.context().config.priority.bulk_from;
+            if is_bulk { Priority::Bulk } else { Priority::Interactive }
+        };
+        self.context().controls.priority.unwrap_or_else(by_number)
+    }
+
+    /// Returns the key of all calls that share the service's rate limits: those of one credential to one model.
+    fn paced_as(&self) -> Key {
+        let (request, origin) = (&self.job.request, &self.job.origin);
+        let owner = self.caller.owner.filter(|_| self.trusted);
+        let credential = owner.map_or(origin.credential, |owner| owner.key);
+        let mut key = KeyBuilder::new(None);
+        let host = origin.uri.authority().map_or("", Authority::as_str);
+        key.part(Tag::Scope, credential.as_bytes())
+            .part(Tag::Upstream, host.as_bytes())
+            // The path may name a deployment.
+            .part(Tag::Upstream, origin.uri.path().as_bytes())
+            .part(Tag::Model, request.space.model_name().as_bytes());
+        key.finish()
     }
 
     /// Returns the hash of everything that a call has once. `owner` takes the place of its token.

@@ -198,7 +198,8 @@ impl<'a> Request<'a> {
         if let Some(unreadable) = find(|class| matches!(class, Class::InvalidAnswer(..))) {
             return Some(self.pass_on(unreadable));
         }
-        find(|class| class == Class::Throttled).map(|throttled| FlowOutcome::Refused(Arc::clone(&throttled.failure)))
+        let is_throttled = |class| matches!(class, Class::Throttled | Class::NotInTime { .. });
+        find(is_throttled).map(|throttled| FlowOutcome::Refused(Arc::clone(&throttled.failure)))
     }
 
     /// Passes on an unreadable answer if it answers exactly this caller's request. Otherwise the caller's own request

@@ -146,7 +146,9 @@ impl Request<'_> {
         match failed.failure.class {
             // The upstream was not called: the time of the other request was over, or its cost exceeded a budget that
             // may cover this one.
-            Class::Unavailable(UnavailableReason::Expired) | Class::OverBudget(_) => Err(RetryMode::Shared),
+            Class::Unavailable(UnavailableReason::Expired) | Class::NotInTime { .. } | Class::OverBudget(_) => {
+                Err(RetryMode::Shared)
+            }
             // One of the other texts may be the cause.
             Class::Unavailable(reason) if reason.may_be_of_the_call() && !asked_here() => Err(RetryMode::Private),
             // The upstream's reply may describe the other caller's account.
@@ -221,6 +223,7 @@ impl Request<'_> {
             caller: self.caller,
             lead,
             lane: self.lane(),
+            priority: self.priority(),
             own: self.own_request(),
             places: places.into_iter().map(own_place).collect(),
             may_use_stored: self.trusted && !self.context().controls.no_cache,

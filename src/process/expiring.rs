@@ -33,6 +33,14 @@ where
         self.0.get(key)
     }
 
+    /// Returns all keys with their values, in no order.
+    pub fn entries(&self) -> impl Iterator<Item = (K, V)> + '_
+    where
+        K: Clone,
+    {
+        self.0.iter().map(|(key, value)| ((*key).clone(), value))
+    }
+
     /// Returns the value of a key; inserts a new one if there is none. Concurrent callers get the same value.
     pub fn get_or_insert_with(&self, key: K, new: impl FnOnce() -> V) -> V {
         self.0.get_with(key, new)

@@ -4,7 +4,7 @@ use std::num::{IntErrorKind, ParseIntError};
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::config::FallbackMode;
+use crate::config::{FallbackMode, Priority};
 use crate::flow::Controls;
 
 /// Maximum bytes of a namespace.
@@ -22,6 +22,9 @@ pub enum BadControl {
     /// An unknown fallback.
     #[error("x-vecho-fallback takes error, stale or mock")]
     Fallback,
+    /// An unknown priority.
+    #[error("x-vecho-priority takes interactive or bulk")]
+    Priority,
     /// A namespace that is empty, too long or not visible ASCII.
     #[error("x-vecho-namespace takes 1 to 256 visible ASCII characters, once")]
     Namespace,
@@ -33,6 +36,7 @@ impl BadControl {
         match self {
             Self::MaxAge => "cache-control",
             Self::Fallback => "x-vecho-fallback",
+            Self::Priority => "x-vecho-priority",
             Self::Namespace => "x-vecho-namespace",
         }
     }
@@ -58,6 +62,11 @@ pub fn read_controls(headers: &HeaderMap) -> Result<ReadControls, BadControl> {
                 // Several headers can only narrow the fallback, regardless of which proxy added them.
                 let asked = read_fallback(value)?;
                 controls.fallback = Some(controls.fallback.map_or(asked, |before| before.min(asked)));
+            }
+            "x-vecho-priority" => {
+                // Of several values, the less urgent one counts, regardless of which proxy added it.
+                let asked = read_priority(value)?;
+                controls.priority = Some(controls.priority.map_or(asked, |before| before.max(asked)));
             }
             "x-vecho-namespace" => {
                 namespaces += 1;
@@ -109,6 +118,11 @@ fn read_fallback(value: &HeaderValue) -> Result<FallbackMode, BadControl> {
         b"mock" => Ok(FallbackMode::Mock),
         _ => Err(BadControl::Fallback),
     }
+}
+
+fn read_priority(value: &HeaderValue) -> Result<Priority, BadControl> {
+    let named = |priority: &Priority| priority.name().as_bytes() == value.as_bytes();
+    Priority::ALL.into_iter().find(named).ok_or(BadControl::Priority)
 }
 
 /// Returns the namespace of a request whose controls have been checked.

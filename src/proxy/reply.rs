@@ -77,13 +77,14 @@ impl Replies {
     pub(super) fn refused(&self, failure: &Failure) -> Finished {
         let outcome = match failure.class {
             Class::Refused => Outcome::Refused,
-            Class::Throttled => Outcome::Throttled,
+            Class::Throttled | Class::NotInTime { .. } => Outcome::Throttled,
             Class::OverBudget(_) => Outcome::OverBudget,
             Class::Unavailable(_) | Class::InvalidAnswer(..) => Outcome::Unavailable,
         };
         let response = match (&failure.reply, failure.class) {
             (Some(reply), _) => self.as_it_came(UpstreamReply::clone(reply)),
             (None, Class::OverBudget(shortage)) => self.over_budget(shortage, &failure.detail),
+            (None, Class::NotInTime { wait_s }) => self.not_in_time(wait_s, &failure.detail),
             (None, class) => self.unavailable(class, &failure.detail),
         };
         Finished::new(response, outcome)
@@ -102,6 +103,15 @@ impl Replies {
         if shortage.is_hopeless || shortage.wait_s > LONGEST_SDK_WAIT_S {
             headers.insert("x-should-retry", HeaderValue::from_static("false"));
         }
+        response
+    }
+
+    /// Reports a call whose turn would come too late, as the upstream reports its rate limit.
+    fn not_in_time(&self, wait_s: u64, detail: &str) -> Response<ReplyBody> {
+        let message = format!("vecho has not called the upstream: {detail}.");
+        let body = envelope(&message, "requests", None, Some("rate_limit_exceeded"));
+        let mut response = self.error(StatusCode::TOO_MANY_REQUESTS, body);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(wait_s));
         response
     }
 

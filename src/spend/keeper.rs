@@ -15,7 +15,8 @@ use tokio::time::{Instant, MissedTickBehavior, interval};
 use super::amount::SpendAmount;
 use super::file::{SavedSpend, SpendFile, new_replica};
 use super::guard::SpendGuard;
-use super::shared::{SharedSpending, SpendFields, divide, field};
+use super::shared::{KEPT_FOR, divide, field, table};
+use crate::process::shared_fields::{Fields, SharedFields};
 
 /// Interval of the exchange with other replicas while the counts change here.
 const STEP: Duration = Duration::from_millis(250);
@@ -31,7 +32,7 @@ pub struct SpendKeeper {
     guard: Arc<SpendGuard>,
     /// Folder of the file, if there is a disk tier.
     folder: Option<PathBuf>,
-    shared: Option<Arc<dyn SharedSpending>>,
+    shared: Option<Arc<dyn SharedFields>>,
     state: Mutex<Kept>,
 }
 
@@ -72,7 +73,7 @@ impl SharingOutage {
 
 impl SpendKeeper {
     /// Creates a keeper that has done nothing yet.
-    pub fn new(guard: Arc<SpendGuard>, folder: Option<PathBuf>, shared: Option<Arc<dyn SharedSpending>>) -> Arc<Self> {
+    pub fn new(guard: Arc<SpendGuard>, folder: Option<PathBuf>, shared: Option<Arc<dyn SharedFields>>) -> Arc<Self> {
         let state = Kept {
             replica: new_replica(),
             file: None,
@@ -172,7 +173,7 @@ impl SpendKeeper {
         if may_write && let Some(read) = kept.from_file.take() {
             // What this replica wrote before a kill may be newer than its file.
             let day = self.guard.rolled().day;
-            match shared.exchange(day, &SpendFields::new()).await {
+            match shared.exchange(&table(day), &Fields::new(), KEPT_FOR).await {
                 Ok(fields) => self.catch_up(day, &divide(&fields, &kept.replica).0, &read),
                 Err(cause) => {
                     kept.from_file = Some(read);
@@ -185,8 +186,8 @@ impl SpendKeeper {
         if !is_due && !is_last {
             return;
         }
-        let own = if may_write { own } else { SpendFields::new() };
-        match shared.exchange(day, &own).await {
+        let own = if may_write { own } else { Fields::new() };
+        match shared.exchange(&table(day), &own, KEPT_FOR).await {
             Ok(fields) => {
                 self.guard.rolled().learn_others(day, &divide(&fields, &kept.replica).1);
                 self.guard.notify();
@@ -210,7 +211,7 @@ impl SpendKeeper {
         }
     }
 
-    fn fields(&self, replica: &str) -> (u64, u64, SpendFields) {
+    fn fields(&self, replica: &str) -> (u64, u64, Fields) {
         let book = self.guard.rolled();
         let own = book.rows.iter().map(|(name, row)| (field(replica, name), row.committed().to_text())).collect();
         (book.day, book.changes, own)

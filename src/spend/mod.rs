@@ -2,7 +2,7 @@
 //!
 //! A fetch reserves the tokens that it expects to cost before it calls. Each call adds what it did cost when it ends,
 //! and the reservation is given back. So concurrent requests exceed a budget at most by the errors of their estimates.
-//! The counts survive a restart in a small file, and replicas share them through a [`SharedSpending`].
+//! The counts survive a restart in a small file, and replicas share them through a [`SharedFields`].
 
 mod amount;
 mod book;
@@ -24,7 +24,6 @@ pub use purchase::Purchase;
 pub use refusal::OverBudget;
 pub use report::{BudgetReport, SpendReport};
 pub use reservation::SpendReservation;
-pub use shared::{SharedSpending, SpendFields};
 
 #[cfg(test)]
 mod tests;

@@ -5,18 +5,17 @@
 //! would count the repeated write twice, and would stay too low after a loss.
 
 use std::collections::BTreeMap;
-
-use futures_util::future::BoxFuture;
+use std::time::Duration;
 
 use super::amount::SpendAmount;
+use crate::process::shared_fields::Fields;
 
-/// Fields of one day: a replica and the name of a budget, and an amount.
-pub type SpendFields = BTreeMap<String, String>;
+/// Time for which a day's counts are kept after the last write. The clocks of replicas may differ by hours.
+pub(super) const KEPT_FOR: Duration = Duration::from_hours(48);
 
-/// A store of counts that several replicas reach.
-pub trait SharedSpending: Send + Sync {
-    /// Writes fields of a day, and returns those of all replicas. The error is the cause, as text.
-    fn exchange<'a>(&'a self, day: u64, own: &'a SpendFields) -> BoxFuture<'a, Result<SpendFields, String>>;
+/// Returns the table of what all replicas have spent on a day, in days since the Unix epoch.
+pub(super) fn table(day: u64) -> String {
+    format!("spending:{day}")
 }
 
 /// Returns the name of the field of a replica and a budget.
@@ -26,10 +25,7 @@ pub(super) fn field(replica: &str, name: &str) -> String {
 
 /// Divides the fields of all replicas: the amounts of one replica, and the sums of all others, by budget. Fields that
 /// cannot be read are left out.
-pub(super) fn divide(
-    fields: &SpendFields,
-    replica: &str,
-) -> (BTreeMap<String, SpendAmount>, BTreeMap<String, SpendAmount>) {
+pub(super) fn divide(fields: &Fields, replica: &str) -> (BTreeMap<String, SpendAmount>, BTreeMap<String, SpendAmount>) {
     let (mut own, mut others) = (BTreeMap::new(), BTreeMap::<String, SpendAmount>::new());
     for (field, text) in fields {
         let (Some((holder, name)), Ok(amount)) = (field.split_once(':'), text.parse::<SpendAmount>()) else {

@@ -6,6 +6,7 @@
 //! part has the size that is right at that time. The worker that cut it continues with the rest.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +16,19 @@ use tokio::time::Instant;
 
 use super::call::Call;
 use super::job::{BodyForm, CallJob};
+use super::lane_queue::{LaneQueue, merge, next_in_time};
 use super::memory_budget::MemoryBudget;
+use super::paced::wait_for_turn;
+use super::pacing::{PaceTurn, TurnOrder, TurnWish};
 use super::permit::{CallPermit, Claim, Permits};
 use super::piece::{Missing, Piece, Report, Waiter, fail};
-use super::sizing::{LaneSize, Load, PartTurn, Sizes};
+use super::retry::TELL_AHEAD;
+use super::sizing::{Load, PartTurn, Sizes};
 use super::{Answered, Failure, LaneProperties, Router, UnavailableReason};
 use crate::config::Live;
 use crate::key::{Key, KeyMap};
 use crate::observe::metrics::Metrics;
+use crate::process::shared_fields::SharedFields;
 use crate::process::tasks::Tasks;
 use crate::wire::{Encoding, Input, RequestForm, Space, WrittenEncoding, write_request};
 
@@ -38,29 +44,13 @@ pub struct Lane {
     pub properties: Arc<LaneProperties>,
 }
 
-/// Queue of one lane. It exists only while it has content.
-struct LaneQueue {
-    size: Arc<LaneSize>,
-    properties: Arc<LaneProperties>,
-    pieces: VecDeque<Piece>,
-}
-
-impl LaneQueue {
-    /// Moves the first piece of a caller before those of others. Each worker serves the caller that brought it. So
-    /// callers that share a lane keep the order in which they wait for permits.
-    fn bring_forward(&mut self, caller: Key) {
-        let place = self.pieces.iter().position(|piece| piece.waiter.caller == caller).filter(|place| *place > 0);
-        if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
-            self.pieces.push_front(piece);
-        }
-    }
-}
-
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
     router: Router,
     pub(super) permits: Arc<Permits>,
     queues: Mutex<KeyMap<LaneQueue>>,
+    /// Number of submissions, each of which has its number as its ticket.
+    submissions: AtomicU64,
     sizes: Sizes,
     /// Limits the memory of answers under way.
     budget: Arc<MemoryBudget>,
@@ -82,14 +72,25 @@ struct Taken {
 #[must_use = "the inputs are fetched by it"]
 pub struct Work {
     batcher: Arc<Batcher>,
+    worker: LaneWorker,
+}
+
+/// A worker of a lane, and the submission that it waits for.
+#[derive(Clone)]
+struct LaneWorker {
     lane: Key,
+    properties: Arc<LaneProperties>,
     claim: Claim,
+    ticket: u64,
+    /// Tokens of the next call, by estimate.
+    tokens: usize,
+    deadline: Instant,
 }
 
 impl Work {
     /// Makes the calls.
     pub async fn run(self) {
-        self.batcher.work(self.lane, self.claim).await;
+        self.batcher.work(self.worker).await;
     }
 }
 
@@ -99,7 +100,7 @@ impl Batcher {
         let permits = Permits::new(live.load().upstream.max_concurrent);
         let budget = MemoryBudget::new(budget_bytes);
         let (queues, sizes, tasks) = (Mutex::default(), Sizes::default(), Tasks::new());
-        Arc::new(Self { router, permits, queues, sizes, budget, live, tasks, metrics })
+        Arc::new(Self { router, permits, queues, submissions: AtomicU64::new(0), sizes, budget, live, tasks, metrics })
     }
 
     /// Returns the memory that all answers under way may take together, in bytes.
@@ -112,9 +113,14 @@ impl Batcher {
         &self.router
     }
 
+    /// Divides the configured rate limits among the replicas that reach a store.
+    pub async fn share_pace(self: Arc<Self>, store: Arc<dyn SharedFields>) {
+        self.router.share_pace(store).await;
+    }
+
     /// Returns the longest duration of the recent calls of a lane, if any is known.
     pub fn recent_call_time(&self, lane: &Lane) -> Option<Duration> {
-        self.sizes.of(lane.id).recent_call_time()
+        self.sizes.of(lane.learns_as).recent_call_time()
     }
 
     /// Returns true if the host or the space counts as unavailable, so vecho makes no calls of its own.
@@ -135,10 +141,14 @@ impl Batcher {
         // Counted from here until `out_of_queue` or `give_up`.
         self.metrics.upstream.queued_inputs.add(inputs);
         let queued = waiter.trace.queue(inputs);
-        let claim = Claim { caller: waiter.caller, model: lane.properties.model };
+        let claim = Claim { caller: waiter.caller, model: lane.properties.model, priority: waiter.priority };
+        let (ticket, deadline) = (self.submissions.fetch_add(1, Ordering::Relaxed), waiter.deadline);
+        let piece = Piece { ticket, first_place: 0, missing, waiter, queued, results };
+        let properties = Arc::clone(&lane.properties);
+        let worker = LaneWorker { lane: lane.id, properties, claim, ticket, tokens: piece.load().tokens, deadline };
         // The piece is queued before its worker starts, so a worker that already has a permit can merge it.
-        self.enqueue(lane, Piece { first_place: 0, missing, waiter, queued, results });
-        (reports, Work { batcher: Arc::clone(self), lane: lane.id, claim })
+        self.enqueue(lane, piece);
+        (reports, Work { batcher: Arc::clone(self), worker })
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
@@ -154,16 +164,28 @@ impl Batcher {
 
     /// Waits for a permit and makes the next call of a lane, if an earlier worker left any work. Continues with the
     /// rest of a request that it had to cut.
-    async fn work(self: Arc<Self>, id: Key, claim: Claim) {
+    async fn work(self: Arc<Self>, mut worker: LaneWorker) {
         loop {
-            // The permit comes before the inputs: those that arrive during the wait share the call.
-            let permit = self.permits.take(claim).await;
-            let Some(Taken { job, another_may_take_rest, must_take_rest }) = self.take(&id, claim.caller) else {
+            // The turn and the permit come before the inputs: those that arrive during the wait share the call.
+            let turn = match self.turn(&worker).await {
+                Ok(turn) => turn,
+                Err(wait) => match self.refuse(&worker, wait) {
+                    // Another worker has taken the piece, so this one serves a piece of the other.
+                    Some(next) => {
+                        worker = next;
+                        continue;
+                    }
+                    None => return,
+                },
+            };
+            let permit = self.permits.take(worker.claim).await.with_turn(turn);
+            let taken = self.take(&worker.lane, worker.claim.caller);
+            let Some(Taken { job, another_may_take_rest, must_take_rest }) = taken else {
                 return;
             };
             // The other worker sends the rest beside this call, and waits for a permit of its own.
             if another_may_take_rest {
-                self.spawn_worker(id, claim);
+                self.spawn_worker(worker.clone());
             }
             // Counts the part until its call ends; `take` compares the count with the width of the lane.
             let _part = job.is_part.then(|| Arc::clone(&job.lane).enter_part());
@@ -175,10 +197,44 @@ impl Batcher {
         }
     }
 
-    fn spawn_worker(self: &Arc<Self>, id: Key, claim: Claim) {
+    fn spawn_worker(self: &Arc<Self>, worker: LaneWorker) {
         // Boxed because a worker may spawn another one.
-        let work: futures_util::future::BoxFuture<'static, ()> = Box::pin(Arc::clone(self).work(id, claim));
+        let work: futures_util::future::BoxFuture<'static, ()> = Box::pin(Arc::clone(self).work(worker));
         self.tasks.spawn(work);
+    }
+
+    /// Waits for a turn inside the rate limits. Fails with the time that it would take if that is too long.
+    async fn turn(&self, worker: &LaneWorker) -> Result<Option<PaceTurn>, Duration> {
+        let Some(pacer) = self.router.pacer(&worker.properties) else { return Ok(None) };
+        let LaneWorker { claim, tokens, deadline, .. } = *worker;
+        let tokens = tokens.min(self.live.load().batch.max_tokens);
+        let wish = TurnWish { order: TurnOrder::of(claim.priority, false), caller: claim.caller, tokens };
+        if let Some(turn) = pacer.try_turn(&wish) {
+            return Ok(Some(turn));
+        }
+        // The caller must have its answer before its own time is over.
+        let until = deadline.checked_sub(TELL_AHEAD).unwrap_or(deadline);
+        wait_for_turn(&pacer, (&wish, claim), until, &self.metrics).await.map(Some)
+    }
+
+    /// Fails what is left of a worker's submission, because its turn would come too late. If nothing is left, another
+    /// worker has sent it. Then this one goes on for the first piece of the lane, whose worker may be the other one.
+    fn refuse(&self, worker: &LaneWorker, wait: Duration) -> Option<LaneWorker> {
+        let mut queues = lock(&self.queues);
+        let queue = queues.get_mut(&worker.lane)?;
+        let Some(place) = queue.pieces.iter().position(|piece| piece.ticket == worker.ticket) else {
+            let first = queue.pieces.front()?;
+            let Waiter { caller, deadline, .. } = first.waiter;
+            let (claim, tokens) = (Claim { caller, ..worker.claim }, first.load().tokens);
+            return Some(LaneWorker { claim, ticket: first.ticket, tokens, deadline, ..worker.clone() });
+        };
+        let refused = queue.pieces.remove(place);
+        if queue.pieces.is_empty() {
+            queues.remove(&worker.lane);
+        }
+        drop(queues);
+        self.fail_queued(refused.into_iter().collect(), Failure::not_in_time(wait));
+        None
     }
 
     /// Takes the first piece of `caller` in a lane, or else the first piece of the lane. It is cut to the size of a
@@ -235,15 +291,16 @@ impl Batcher {
 
     /// Fails pieces that no request waits for any more. This proves nothing about the upstream.
     fn give_up(&self, expired: Vec<Piece>) {
-        if expired.is_empty() {
-            return;
+        if !expired.is_empty() {
+            let detail = "the request's time was over before its turn came";
+            self.fail_queued(expired, Failure::unavailable(UnavailableReason::Expired, detail));
         }
-        let inputs: usize = expired.iter().map(|piece| piece.inputs().len()).sum();
+    }
+
+    fn fail_queued(&self, pieces: Vec<Piece>, failure: Failure) {
+        let inputs: usize = pieces.iter().map(|piece| piece.inputs().len()).sum();
         self.metrics.upstream.queued_inputs.sub(inputs);
-        fail(
-            expired,
-            Failure::unavailable(UnavailableReason::Expired, "the request's time was over before its turn came"),
-        );
+        fail(pieces, failure);
     }
 
     /// Makes the call of a job in one of its two forms.
@@ -267,8 +324,19 @@ impl Batcher {
         let (body, inputs, encoding, has_repetitions) = content_of(job, form);
         let written = &|space: &Space, encoding| body_for(job, form, (space, encoding));
         let reservation = &reservation;
-        let mut call =
-            Call { body, inputs, encoding, has_repetitions, batch, lane, reservation, attempts, is_part, written };
+        let mut call = Call {
+            body,
+            inputs,
+            encoding,
+            has_repetitions,
+            batch,
+            lane,
+            reservation,
+            attempts,
+            waits: true,
+            is_part,
+            written,
+        };
         // A part beside other calls gets one attempt, because its next one is sent alone.
         let is_beside = matches!(turn, Some(PartTurn::BesideOthers { .. })) && lane.is_busy();
         call.attempts = if is_beside { 1 } else { attempts };
@@ -286,17 +354,14 @@ impl Batcher {
             made = self.router.execute(&job.properties, &call, permit).await;
         }
         drop(turn);
-        match made {
-            Ok(answered) => {
-                let target = self.live.load().batch.target_time;
-                lane.answered(load, answered.took, target, &under_way);
-                if job.is_part {
-                    lane.part_answered(load.inputs, answered.took);
-                }
-                Ok(answered)
+        if let Ok(answered) = &made {
+            let target = self.live.load().batch.target_time;
+            lane.answered(load, answered.took, target, &under_way);
+            if is_part {
+                lane.part_answered(load.inputs, answered.took);
             }
-            Err(failure) => Err(Failure { is_own: form == BodyForm::Own, ..failure }),
         }
+        made.map_err(|failure| Failure { is_own: form == BodyForm::Own, ..failure })
     }
 }
 
@@ -332,37 +397,6 @@ fn body_for(job: &CallJob, form: BodyForm, (space, encoding): (&Space, Option<En
     let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
     let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
     write_request(space, &inputs, spelled(RequestForm { is_single, ..job.properties.form }), user)
-}
-
-/// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. Its caller may have
-/// left. The piece is sent nevertheless, because a client that gave up usually repeats its request, and then finds the
-/// vectors stored.
-fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
-    while let Some(piece) = queue.pieces.pop_front() {
-        if piece.waiter.deadline > now {
-            return Some(piece);
-        }
-        expired.push(piece);
-    }
-    None
-}
-
-/// Builds a call from `first` and as many further whole requests as fit.
-fn merge(queue: &mut LaneQueue, first: Piece, (most, now, expired): (Load, Instant, &mut Vec<Piece>)) -> Vec<Piece> {
-    let mut load = first.load();
-    let mut batch = vec![first];
-    while let Some(next) = next_in_time(queue, now, expired) {
-        let more = next.load();
-        let sum = Load { inputs: load.inputs + more.inputs, tokens: load.tokens + more.tokens };
-        if sum.inputs > most.inputs || sum.tokens > most.tokens {
-            // The order is kept: a later piece that would fit does not overtake this one.
-            queue.pieces.push_front(next);
-            break;
-        }
-        load = sum;
-        batch.push(next);
-    }
-    batch
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -39,7 +39,11 @@ impl Failure {
                 let reported = self.reply.as_ref().and_then(|reply| reported_tokens(&reply.body));
                 reported.unwrap_or(estimate)
             }
-            Class::Unavailable(_) | Class::Throttled | Class::Refused | Class::OverBudget(_) => 0,
+            Class::Unavailable(_)
+            | Class::Throttled
+            | Class::Refused
+            | Class::NotInTime { .. }
+            | Class::OverBudget(_) => 0,
         }
     }
 }

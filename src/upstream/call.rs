@@ -26,6 +26,8 @@ pub(super) struct Call<'a> {
     pub reservation: &'a Reservation,
     /// Maximum number of attempts.
     pub attempts: u32,
+    /// True if a call that the service refuses for its rate waits for another turn.
+    pub waits: bool,
     /// True if it carries a part of a request that was cut.
     pub is_part: bool,
     /// Writes the body with the model's name of another place, and asks for this encoding if there is one.

@@ -7,11 +7,13 @@ use http::StatusCode;
 use tokio::time::{Instant, timeout_at};
 
 use super::answered::{Answered, CallInfo};
-use super::breaker::{HostFault, Pass};
+use super::breaker::Pass;
 use super::call::Call;
+use super::next_step::{NextStep, Tries};
+use super::pacing::{PaceTurn, Pacers};
 use super::permit::CallPermit;
 use super::piece::{Piece, load_of};
-use super::retry::{Budget, backoff, retry_deadline};
+use super::retry::{Budget, retry_deadline};
 use super::traced::{begin_call, tell};
 use super::{
     Breaker, Class, Failure, LaneProperties, Outage, SpaceHealth, UnavailableReason, UpstreamClient, UpstreamReply,
@@ -21,7 +23,6 @@ use crate::config::{Config, Live};
 use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{CallOutcome, Metrics, RetryReason};
 use crate::observe::traces::Span;
-use crate::process::random;
 use crate::spend::SpendGuard;
 use crate::wire::{AnswerFault, Expected, ReadAnswer, read_answer_in_slices};
 
@@ -37,12 +38,6 @@ async fn beside_others<T>(pass: &Pass<'_>, attempt: impl Future<Output = T>) -> 
     }
     attempt.await
 }
-
-/// Longest wait that an upstream may ask for if `retry.max_wait` is shorter.
-const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(5);
-
-/// A failure that took longer than this is not repeated here.
-const SLOW_FAILURE: Duration = Duration::from_secs(1);
 
 /// Time for which a probe of the breaker is the only call.
 const PROBE_ALONE: Duration = Duration::from_millis(500);
@@ -60,44 +55,12 @@ pub struct CallExecutor {
     budget: Budget,
     pub(super) spend: Arc<SpendGuard>,
     pub(super) live: Live,
-    metrics: Arc<Metrics>,
+    pub(super) metrics: Arc<Metrics>,
     throttled: Throttled,
+    /// Pacers of its calls, unless they are off.
+    pub(super) pacers: Option<Pacers>,
     /// Name of the target that it calls, if there are several.
-    target: Option<Arc<str>>,
-}
-
-/// Next step after a failed attempt.
-enum NextStep {
-    GiveUp,
-    RetryAfter(Duration, RetryReason),
-}
-
-/// Attempts of a call so far.
-#[derive(Default)]
-struct Tries {
-    attempts: u32,
-    /// True if it was repeated because its connection ended.
-    reconnected: bool,
-    /// True if it was repeated because the upstream reset its stream.
-    resent: bool,
-}
-
-impl Tries {
-    /// Returns the number of free repetitions, which do not count as attempts.
-    fn free(&self) -> u32 {
-        u32::from(self.reconnected) + u32::from(self.resent)
-    }
-
-    /// Returns true if the call may be repeated for free. One reason does not use up the repetition of the other: a
-    /// stream may be reset on a connection that then ends.
-    fn repeat_free(&mut self, class: Class) -> bool {
-        let repeated = match class {
-            Class::Unavailable(UnavailableReason::Dropped) => &mut self.reconnected,
-            Class::Unavailable(UnavailableReason::Reset) => &mut self.resent,
-            _ => return false,
-        };
-        !std::mem::replace(repeated, true)
-    }
+    pub(super) target: Option<Arc<str>>,
 }
 
 impl CallExecutor {
@@ -110,13 +73,19 @@ impl CallExecutor {
         (metrics, throttled, spend): (Arc<Metrics>, Throttled, Arc<SpendGuard>),
     ) -> Self {
         let (health, budget) = (Arc::default(), Budget::new());
-        Self { client, breaker, health, budget, spend, live, metrics, throttled, target: None }
+        Self { client, breaker, health, budget, spend, live, metrics, throttled, pacers: None, target: None }
     }
 
     /// Returns the same executor, for the target of this name.
     #[must_use]
     pub fn named(self, target: &Arc<str>) -> Self {
         Self { target: Some(Arc::clone(target)), ..self }
+    }
+
+    /// Returns the same executor, whose calls are paced.
+    #[must_use]
+    pub fn paced(self, pacers: Option<Pacers>) -> Self {
+        Self { pacers, ..self }
     }
 
     /// Returns the failures of each space.
@@ -135,6 +104,7 @@ impl CallExecutor {
         let config = self.live.load();
         let (mut tries, deadlines) = (Tries::default(), call.deadlines());
         self.budget.deposit(config.retry.budget_ratio);
+        let mut turn = self.next_turn((properties, call), permit, (false, Duration::ZERO)).await?;
         loop {
             // The breaker is asked before each attempt, since it may have opened during the wait.
             let Some(pass) = self.breaker.pass() else {
@@ -146,40 +116,67 @@ impl CallExecutor {
             }
             tries.attempts += 1;
             let begun = Instant::now();
-            let attempt = self.attempt(properties, call, (permit, tries.attempts));
-            let failure = match beside_others(&pass, attempt).await {
+            let failure = match self.try_once((properties, call), permit, (&pass, turn, tries.attempts)).await {
                 Ok(answered) => {
                     pass.answered();
-                    self.health.answered(&properties.model);
-                    // One known input per lane is enough for the test in judgement.rs.
-                    call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
-                        call.lane.known_good.remember(input);
-                    });
                     return Ok(answered);
                 }
                 Err(failure) => failure,
             };
-            let deadline = retry_deadline(&deadlines, failure.class, begun.elapsed());
-            let next = match call.next(&failure, &mut tries, (deadline, begun.elapsed(), &config)) {
+            let took = begun.elapsed();
+            let deadline = retry_deadline(&deadlines, failure.class, took);
+            let is_held = self.is_held((properties, call), &failure, tries.attempts);
+            let next = match call.next(&failure, &mut tries, (deadline, took, &config)) {
+                _ if is_held => NextStep::WaitForTurn,
                 // The budget is asked last, because asking takes one of its tokens.
                 NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, properties, &config) => NextStep::GiveUp,
                 next => next,
             };
             // The pass ends before the wait, because a waiting probe would block all other calls.
             call.tell(pass, &failure, (&next, &config));
-            let NextStep::RetryAfter(wait, reason) = next else {
+            let repeated = match next {
+                NextStep::GiveUp => None,
+                NextStep::WaitForTurn => {
+                    let turn = self.next_turn((properties, call), permit, (true, took)).await;
+                    turn.ok().map(|turn| (turn, RetryReason::Throttled))
+                }
+                NextStep::RetryAfter(wait, reason) => {
+                    tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
+                    let turn = self.turn_after((properties, call), permit, (wait, deadline)).await;
+                    turn.map(|turn| (turn, reason))
+                }
+            };
+            // If another attempt is not possible in time, the caller gets the failure of this one.
+            let Some((next_turn, reason)) = repeated else {
                 return Err(self.judged(failure, properties, (call, &config)).await);
             };
-            tracing::debug!(cause = failure.detail, wait_ms = wait.as_millis(), "the call is repeated");
-            // A waiting call holds neither memory nor a permit, since calls that are ready may need them.
-            call.reservation.give_up();
-            if !permit.pause(wait, deadline).await {
-                return Err(self.judged(failure, properties, (call, &config)).await);
-            }
-            // The permit comes first, as in `Batcher::make`.
-            call.reservation.take_again().await;
+            turn = next_turn;
             self.metrics.upstream.retry(reason);
         }
+    }
+
+    /// Makes one attempt in its turn, and notes what its end says.
+    async fn try_once(
+        &self,
+        (properties, call): (&LaneProperties, &Call<'_>),
+        permit: &mut CallPermit,
+        (pass, mut turn, number): (&Pass<'_>, Option<PaceTurn>, u32),
+    ) -> Result<Answered, Failure> {
+        if let Some(turn) = &mut turn {
+            turn.begin(load_of(call.batch).tokens);
+        }
+        let result = beside_others(pass, self.attempt(properties, call, (permit, number))).await;
+        if let Some(turn) = turn {
+            turn.ended(&result, call.is_merged());
+        }
+        if result.is_ok() {
+            self.health.answered(&properties.model);
+            // One known input per lane is enough for the test in judgement.rs.
+            call.batch.iter().flat_map(Piece::inputs).take(1).for_each(|input| {
+                call.lane.known_good.remember(input);
+            });
+        }
+        result
     }
 
     /// Makes one attempt.
@@ -301,69 +298,12 @@ impl CallExecutor {
     }
 }
 
-impl Call<'_> {
-    /// Tells the breaker what a failed attempt says about the host.
-    fn tell(&self, pass: Pass<'_>, failure: &Failure, (next, config): (&NextStep, &Config)) {
-        match (next, failure.class) {
-            // These prove nothing about the host: a kept connection that was closed at the same moment, an answer that
-            // takes long, and a failure that one of several requests may have caused.
-            (NextStep::RetryAfter(_, RetryReason::ReusedConnection), _)
-            | (_, Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::MergeTimeout)) => {
-                drop(pass);
-            }
-            (_, Class::Unavailable(reason)) if reason.has_ended_early() && self.is_merged() => drop(pass),
-            (_, Class::Unavailable(reason))
-                if reason.has_ended_early()
-                    || matches!(reason, UnavailableReason::Connect | UnavailableReason::UpstreamFallback) =>
-            {
-                let requests: Vec<u64> = self.batch.iter().map(|piece| piece.own().id).collect();
-                let (cause, is_unreachable) = (&*failure.detail, reason == UnavailableReason::Connect);
-                pass.failed(&config.breaker, &HostFault { cause, is_unreachable, requests: &requests });
-            }
-            // Refusals, error statuses and unreadable bodies are answers, so the host is reachable.
-            _ => pass.answered(),
-        }
-    }
-
-    /// Returns the next step after a failed attempt, judged by the call itself.
-    fn next(
-        &self,
-        failure: &Failure,
-        tries: &mut Tries,
-        (deadline, took, config): (Instant, Duration, &Config),
-    ) -> NextStep {
-        // This is typical of a kept connection that the upstream closed at the same moment. It says nothing about the
-        // upstream's health, so one repetition is free.
-        if tries.repeat_free(failure.class) {
-            return NextStep::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
-        }
-        // Each request of a merged call is sent separately next.
-        let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
-        let attempts_left = tries.attempts < self.attempts + tries.free();
-        // Repeating a slow call would take as long again, and the caller's client repeats as well. Without vecho a
-        // request has no parts, so calls for parts are repeated here.
-        let is_slow = took > SLOW_FAILURE && failure.class != Class::Throttled && !self.is_part;
-        if is_for_each || is_slow || !failure.may_be_retried() || !attempts_left {
-            return NextStep::GiveUp;
-        }
-        let reason = if failure.class == Class::Throttled { RetryReason::Throttled } else { RetryReason::Unavailable };
-        let wait = match failure.retry_after() {
-            // A caller that would have to wait longer gets the failure and decides for itself.
-            Some(asked) if asked > config.retry.max_wait.max(LONGEST_ASKED_WAIT) => return NextStep::GiveUp,
-            Some(asked) => asked.max(Duration::from_millis(1)),
-            None => backoff(&config.retry, tries.attempts + 1 - tries.free(), random::fraction()),
-        };
-        let in_time = Instant::now().checked_add(wait).is_some_and(|at| at < deadline);
-        if in_time { NextStep::RetryAfter(wait, reason) } else { NextStep::GiveUp }
-    }
-}
-
 pub(super) fn outcome_of(result: &Result<(ReadAnswer, UpstreamReply), Failure>) -> CallOutcome {
     match result {
         Ok(_) => CallOutcome::Ok,
         Err(failure) => match failure.class {
             Class::Unavailable(_) => CallOutcome::Unavailable,
-            Class::Throttled => CallOutcome::Throttled,
+            Class::Throttled | Class::NotInTime { .. } => CallOutcome::Throttled,
             Class::Refused | Class::OverBudget(_) => CallOutcome::Refused,
             Class::InvalidAnswer(..) => CallOutcome::Unreadable,
         },

@@ -60,13 +60,18 @@ pub struct BudgetShortage {
     pub is_hopeless: bool,
 }
 
-/// The five classes of failure.
+/// The six classes of failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Class {
     /// The upstream could not be reached or failed by itself: retried, then answered by a fallback.
     Unavailable(UnavailableReason),
     /// The upstream limits the rate of requests.
     Throttled,
+    /// The call was not made, because its turn inside the service's rate limits would come after the deadline.
+    NotInTime {
+        /// Seconds after which a call would probably get its turn.
+        wait_s: u64,
+    },
     /// A budget does not cover the call, so it was not made.
     OverBudget(BudgetShortage),
     /// The upstream refused the request: passed on verbatim, without a retry.
@@ -139,6 +144,7 @@ impl Failure {
         match (self.outage, self.class, &self.reply) {
             (Some(outage), ..) => outage.to_string(),
             (None, Class::OverBudget(_), _) => "budget".to_owned(),
+            (None, Class::NotInTime { .. }, _) => "rate".to_owned(),
             (None, _, Some(reply)) => format!("status; code={}", reply.status.as_u16()),
             (None, Class::Unavailable(UnavailableReason::Timeout | UnavailableReason::Expired), None) => {
                 "timeout".to_owned()
@@ -156,6 +162,15 @@ impl Failure {
     pub fn over_budget(refusal: &OverBudget) -> Self {
         let shortage = BudgetShortage { wait_s: refusal.wait_s(), is_hopeless: refusal.is_hopeless() };
         Self::new(Class::OverBudget(shortage), None, refusal.to_string())
+    }
+
+    /// Creates the failure for a call that would have to wait this long for its turn.
+    pub fn not_in_time(wait: Duration) -> Self {
+        // A client that comes back too early would only wait again.
+        let wait_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let wait_s = wait_s.max(1);
+        let detail = format!("its turn inside the upstream's rate limit would come in {wait_s} s, after its deadline");
+        Self::new(Class::NotInTime { wait_s }, None, detail)
     }
 
     /// Creates the failure for a reply other than a success.
@@ -208,7 +223,7 @@ impl Failure {
     pub fn may_be_a_neighbours(&self) -> bool {
         match self.class {
             Class::Unavailable(reason) => reason == UnavailableReason::MergeTimeout || reason.may_be_of_the_call(),
-            Class::Throttled | Class::OverBudget(_) => false,
+            Class::Throttled | Class::NotInTime { .. } | Class::OverBudget(_) => false,
             Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
@@ -219,7 +234,7 @@ impl Failure {
         match self.class {
             Class::Unavailable(reason) => reason.may_be_of_the_call(),
             Class::Throttled => true,
-            Class::Refused | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
+            Class::Refused | Class::NotInTime { .. } | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
         }
     }
 
@@ -227,7 +242,7 @@ impl Failure {
     pub fn may_be_of_the_form(&self) -> bool {
         match self.class {
             Class::Unavailable(reason) => reason == UnavailableReason::Status,
-            Class::Throttled | Class::OverBudget(_) => false,
+            Class::Throttled | Class::NotInTime { .. } | Class::OverBudget(_) => false,
             Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
@@ -260,8 +275,9 @@ impl Failure {
                     | UnavailableReason::Stopping
                     | UnavailableReason::Timeout
             ),
-            Class::Throttled => true,
-            Class::Refused | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
+            // A call that exceeds all of a limit is refused each time.
+            Class::Throttled => self.too_large_by().is_none(),
+            Class::Refused | Class::NotInTime { .. } | Class::OverBudget(_) | Class::InvalidAnswer(..) => false,
         };
         retryable && !vetoed
     }

@@ -6,6 +6,7 @@ use super::permit::Claim;
 use super::piece::{Piece, load_of};
 use super::sizing::{LaneSize, Load};
 use super::{Class, Failure, LaneProperties};
+use crate::config::Priority;
 use crate::key::Key;
 
 /// Inputs that are sent together in one call.
@@ -37,8 +38,9 @@ impl CallJob {
 
     /// Returns the caller that its call is made for: the first of the batch.
     pub(super) fn claim(&self) -> Claim {
-        let caller = self.batch.first().map_or(self.id, |piece| piece.waiter.caller);
-        Claim { caller, model: self.properties.model }
+        let first = self.batch.first().map(|piece| (piece.waiter.caller, piece.waiter.priority));
+        let (caller, priority) = first.unwrap_or((self.id, Priority::default()));
+        Claim { caller, model: self.properties.model, priority }
     }
 
     pub(super) fn with(&self, batch: Vec<Piece>) -> Self {

@@ -42,7 +42,7 @@ impl CallExecutor {
                 failure
             }
             // Timeouts, expired waits and rate limits neither prove nor disprove an outage.
-            Class::Unavailable(_) | Class::Throttled | Class::OverBudget(_) => failure,
+            Class::Unavailable(_) | Class::Throttled | Class::NotInTime { .. } | Class::OverBudget(_) => failure,
         }
     }
 

@@ -25,6 +25,8 @@ pub struct LaneProperties {
     pub namespace: Option<String>,
     /// The key of address and space, the same for all callers.
     pub model: Key,
+    /// The key of address, model's name and credential, which share the service's rate limits.
+    pub paced_as: Key,
     /// Requested encoding.
     pub encoding: Encoding,
     /// Spelling of the calls that vecho writes.

@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use super::answered::{Answered, CallInfo};
 use super::sizing::Load;
 use super::{Failure, OwnRequest};
+use crate::config::Priority;
 use crate::key::Key;
 use crate::observe::traces::{Span, TraceContext};
 use crate::vector::packed::Packed;
@@ -36,6 +37,8 @@ pub struct Waiter {
     pub deadline: Instant,
     /// Hash of the credential that the request came with; fairness among callers is based on it.
     pub caller: Key,
+    /// Priority of its calls.
+    pub priority: Priority,
     /// Trace context of the request.
     pub trace: TraceContext,
 }
@@ -73,6 +76,8 @@ pub enum Report {
 
 /// Inputs of one request that are sent together, and the way back to the request.
 pub(super) struct Piece {
+    /// Number of the submission that it is a part of.
+    pub(super) ticket: u64,
     pub(super) first_place: usize,
     pub(super) missing: Missing,
     pub(super) waiter: Waiter,
@@ -127,6 +132,7 @@ impl Piece {
             own: Arc::clone(&self.missing.own),
         };
         Self {
+            ticket: self.ticket,
             first_place: self.first_place + inputs,
             missing,
             waiter: self.waiter.clone(),

@@ -13,7 +13,7 @@ use crate::config;
 const RESERVE: f64 = 10.0;
 
 /// Time before a waiter's deadline at which a throttled waiter must have its answer.
-const TELL_AHEAD: Duration = Duration::from_millis(250);
+pub(super) const TELL_AHEAD: Duration = Duration::from_millis(250);
 
 /// Token bucket over all calls. It limits retries to a fraction of calls, so they cannot amplify an outage.
 pub(super) struct Budget {

@@ -100,7 +100,7 @@ fn status(code: u16) -> Behaviour {
 #[tokio::test]
 async fn an_error_is_passed_on_verbatim_and_leaves_no_entry() {
     for code in [400, 401, 403, 404, 409, 422, 429, 500, 503] {
-        let front = Front::with(&[("retry.max_attempts", "1")]).await;
+        let front = Front::with(&[("retry.max_attempts", "1"), ("pace.mode", "off")]).await;
         front.stub.next(status(code));
         let failed = front.embed(&["a", "b"]).await;
         assert_eq!((failed.status, failed.header("x-mark")), (code, Some("seen")));

@@ -240,7 +240,7 @@ async fn in_the_shared_scope_a_waiter_does_not_get_the_error_body_of_another_key
 
 #[tokio::test]
 async fn in_the_shared_scope_a_waiter_is_not_throttled_for_another_key() {
-    let front = shared().await;
+    let front = shared_with(&[("limits.request_timeout", "10s")]).await;
     let throttled = Behaviour::All(vec![Behaviour::Gate, Behaviour::RateLimit { retry_after_ms: 60_000 }]);
     let [lead, joiner] = leader_and_waiter(&front, [throttled, Behaviour::Gate]).await;
     assert_eq!(lead.status, 429);
@@ -273,7 +273,7 @@ async fn in_the_shared_scope_a_wrong_key_is_not_served_from_the_disk() {
 
 #[tokio::test]
 async fn in_the_shared_scope_inconclusive_answers_do_not_accept_a_key() {
-    let front = shared().await;
+    let front = shared_with(&[("pace.mode", "off")]).await;
     ask_as(&front, "sk-one", "a").await;
     for lie in [Behaviour::Garbage, Behaviour::RateLimit { retry_after_ms: 1 }] {
         front.stub.always(lie);

@@ -14,7 +14,7 @@ mod link;
 mod manager;
 mod names;
 mod probe;
-mod spending;
+mod sharing;
 mod status;
 mod tier;
 mod writing;

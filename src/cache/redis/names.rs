@@ -34,9 +34,9 @@ impl Names {
         format!("{}purges", self.prefix)
     }
 
-    /// Returns the name of the hash of what all replicas have spent on a day, in days since the Unix epoch.
-    pub(super) fn spending(&self, day: u64) -> String {
-        format!("{}spending:{day}", self.prefix)
+    /// Returns the name of the hash of a table that replicas share.
+    pub(super) fn shared(&self, table: &str) -> String {
+        format!("{}{table}", self.prefix)
     }
 
     /// Returns two names without values, for checks that Redis answers.

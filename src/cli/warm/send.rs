@@ -25,6 +25,7 @@ const SOURCES: &str = "x-vecho-sources";
 const TOKENS: &str = "x-vecho-tokens";
 const SHOULD_RETRY: &str = "x-should-retry";
 const FALLBACK: HeaderName = HeaderName::from_static("x-vecho-fallback");
+const PRIORITY: HeaderName = HeaderName::from_static("x-vecho-priority");
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vecho-namespace");
 
 const RETRIES: RetryLimits =
@@ -93,6 +94,8 @@ impl WarmClient {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         // The request asks for an error instead of a mock or a stale entry, which must not count as a success.
         headers.insert(FALLBACK, HeaderValue::from_static("error"));
+        // Requests of users go first.
+        headers.insert(PRIORITY, HeaderValue::from_static("bulk"));
         if let Some(namespace) = &options.namespace {
             let value = HeaderValue::from_str(namespace).map_err(|_| "--namespace takes visible ASCII characters")?;
             headers.insert(NAMESPACE, value);

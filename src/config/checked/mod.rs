@@ -7,6 +7,7 @@ mod cache;
 mod compression;
 mod drift;
 mod egress;
+mod pace;
 mod process;
 mod targets;
 mod upstream;
@@ -17,6 +18,7 @@ pub use cache::{AuthConfig, CacheConfig, CallerIdentity, DiskConfig, LeaseMode, 
 pub use compression::CompressionMode;
 pub use drift::{DriftAction, DriftConfig};
 pub use egress::EgressConfig;
+pub use pace::{PaceConfig, PaceMode, Priority, PriorityConfig};
 pub use process::{
     AdminConfig, LimitsConfig, LogConfig, MemoryConfig, ReloadConfig, ShutdownConfig, TlsConfig, TracesConfig,
 };

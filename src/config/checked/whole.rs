@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use super::{
     AdminConfig, AuthConfig, BatchConfig, BreakerConfig, BudgetConfig, CacheConfig, CompressionMode, DiskConfig,
-    DriftConfig, FallbackConfig, LimitsConfig, LogConfig, MemoryConfig, RedisConfig, ReloadConfig, RetryConfig,
-    ShutdownConfig, TargetConfig, TlsConfig, TracesConfig, UpstreamConfig,
+    DriftConfig, FallbackConfig, LimitsConfig, LogConfig, MemoryConfig, PaceConfig, PriorityConfig, RedisConfig,
+    ReloadConfig, RetryConfig, ShutdownConfig, TargetConfig, TlsConfig, TracesConfig, UpstreamConfig,
 };
 use crate::config::{Effective, SavingsConfig};
 
@@ -24,6 +24,10 @@ pub struct Config {
     pub upstream: UpstreamConfig,
     /// Several places in its stead; none by default.
     pub targets: Vec<TargetConfig>,
+    /// Rate limits of the service.
+    pub pace: PaceConfig,
+    /// Order of calls that wait.
+    pub priority: PriorityConfig,
     /// Batching of misses.
     pub batch: BatchConfig,
     /// Retries of failed calls.

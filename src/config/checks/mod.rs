@@ -10,6 +10,7 @@ mod drift;
 mod egress;
 mod headers;
 mod limits;
+mod pace;
 mod ranges;
 mod savings;
 mod sections;

@@ -9,7 +9,9 @@ use super::address::address;
 use super::egress::identity;
 use super::headers::header_secret;
 use super::ranges::{ANY_LENGTH, TIMEOUT};
-use super::{across, addresses, budget, cache, compression, drift, limits, savings, stores, targets, traces, upstream};
+use super::{
+    across, addresses, budget, cache, compression, drift, limits, pace, savings, stores, targets, traces, upstream,
+};
 use crate::config::raw::Raw;
 use crate::config::reader::Reader;
 use crate::config::{
@@ -46,6 +48,8 @@ fn read(reader: &mut Reader) -> Config {
         workers,
         compression,
         upstream,
+        pace: pace::pace(reader, &targets),
+        priority: pace::priority(reader),
         targets,
         batch: batch(reader),
         retry: retry(reader),

@@ -6,6 +6,7 @@ mod compression;
 mod drift;
 mod key;
 mod observing;
+mod pace;
 mod ports;
 mod serving;
 mod table;

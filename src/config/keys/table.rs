@@ -1,14 +1,15 @@
 //! The table of configuration keys. Files, environment, checks, documentation and reloads all use it.
 
 use super::key::ConfigKey;
-use super::{budget, cache, compression, drift, observing, ports, serving, targets, upstream};
+use super::{budget, cache, compression, drift, observing, pace, ports, serving, targets, upstream};
 
 /// The keys by group, in the order of the documentation.
-const GROUPS: [&[ConfigKey]; 9] = [
+const GROUPS: [&[ConfigKey]; 10] = [
     ports::KEYS,
     compression::KEYS,
     targets::KEYS,
     upstream::KEYS,
+    pace::KEYS,
     drift::KEYS,
     cache::KEYS,
     serving::KEYS,

@@ -7,7 +7,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue};
 use tokio::time::Instant;
 
-use crate::config::Config;
+use crate::config::{Config, Priority};
 use crate::flow::Flow;
 use crate::key::Tag;
 use crate::learned::SpaceState;
@@ -50,6 +50,7 @@ pub(super) async fn ask(flow: &Arc<Flow>, lane: &Lane, space: &SpaceState) -> Re
     let waiter = Waiter {
         deadline: Instant::now() + config.limits.request_timeout,
         caller: lane.id,
+        priority: Priority::Bulk,
         trace: TraceContext::NONE.clone(),
     };
     let lane = Lane { id: lane.id, learns_as: lane.learns_as, properties: Arc::new(properties) };

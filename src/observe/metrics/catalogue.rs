@@ -7,6 +7,7 @@ use super::labels::{
     AnswerCoding, AnswerEvent, Bypass, CallOutcome, InputSource, LeaseWait, Outcome, Port, Rejection, ReloadResult,
     RetryReason, Route, SpanResult, Tier, TokenKind, TokenProof, WatchResult,
 };
+use crate::config::Priority;
 use crate::process::governor::GovernorAction;
 
 /// The type of a metric, as Prometheus names it.
@@ -80,6 +81,12 @@ const ROUTE_OUTCOME: &[LabelSet] = &[label::<Route>("route"), label::<Outcome>("
 const TIER: &[LabelSet] = &[label::<Tier>("tier")];
 const PORT: &[LabelSet] = &[label::<Port>("port")];
 
+const PRIORITY: &[LabelSet] = &[label::<Priority>("priority")];
+const PACE_RESOURCE: &[LabelSet] = &[
+    LabelSet { name: "target", values: &[] },
+    LabelSet { name: "model", values: &[] },
+    LabelSet { name: "resource", values: &["requests", "tokens"] },
+];
 const TARGET: &[LabelSet] = &[LabelSet { name: "target", values: &[] }];
 const TARGET_OUTCOME: &[LabelSet] = &[LabelSet { name: "target", values: &[] }, label::<CallOutcome>("outcome")];
 const TARGET_MODEL: &[LabelSet] = &[LabelSet { name: "target", values: &[] }, LabelSet { name: "model", values: &[] }];
@@ -159,6 +166,18 @@ catalogue! {
         "Embeddings calls to the upstream under way.");
     UPSTREAM_QUEUED_INPUTS: gauge("vecho_upstream_queued_inputs", &[],
         "Inputs that wait for a permit to call the upstream.");
+    PACE_WAITING: gauge("vecho_pace_waiting", PRIORITY,
+        "Embeddings calls that wait for their turn inside the service's rate limits, by priority.");
+    PACE_WAIT: histogram("vecho_pace_wait_seconds", PRIORITY, SECONDS,
+        "Time for which such calls waited, by priority; calls that did not wait do not count.");
+    PACE_LIMIT: gauge("vecho_pace_limit_per_minute", PACE_RESOURCE,
+        "Rate limit per minute that calls are paced by: configured, reported by the service, or found out by trial; of several credentials the scarcest; beyond 64 models under other.");
+    PACE_LEFT: gauge("vecho_pace_left", PACE_RESOURCE,
+        "What is left of such a limit now.");
+    PACE_HELD: gauge("vecho_pace_held_seconds", TARGET_MODEL,
+        "Time for which calls are still held back after the service refused one for its rate.");
+    PACE_REFUSED: counter("vecho_pace_refused_total", PRIORITY,
+        "Requests that were refused because the turn of their call would have come after their deadline, by priority.");
     TARGET_CALLS: counter("vecho_target_calls_total", TARGET_OUTCOME,
         "Embeddings calls to each of several targets, each attempt counted, by how they ended.");
     TARGET_MOVES: counter("vecho_target_moves_total", TARGET,

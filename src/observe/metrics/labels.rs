@@ -1,6 +1,7 @@
 //! Label values of the catalogue as enums, so that no other series can exist.
 
 use super::label::{Label, labels};
+use crate::config::Priority;
 use crate::process::governor::GovernorAction;
 
 labels! {
@@ -303,6 +304,14 @@ labels! {
         Public = "public",
         /// The ops port.
         Admin = "admin",
+    }
+}
+
+impl Label for Priority {
+    const LABELS: &'static [&'static str] = &[Self::Interactive.name(), Self::Bulk.name()];
+
+    fn index(self) -> usize {
+        self as usize
     }
 }
 

@@ -15,6 +15,7 @@ mod label;
 mod labels;
 mod latency;
 mod memory;
+mod pace;
 mod performance;
 mod process;
 mod recent;
@@ -45,6 +46,7 @@ pub use labels::{
 };
 pub use latency::Percentiles;
 pub use memory::MemoryMetrics;
+pub use pace::{PaceMetrics, ShownLimit};
 pub use performance::{Performance, PerformanceSnapshot, Seen};
 pub use recent::{Ended, MAX_RECENT, Recent, RequestUsage};
 pub use registry::Metrics;

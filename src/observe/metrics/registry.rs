@@ -13,6 +13,7 @@ use super::handles::Registrar;
 use super::history::History;
 use super::incidents::Incidents;
 use super::memory::MemoryMetrics;
+use super::pace::PaceMetrics;
 use super::performance::Performance;
 use super::process::ProcessMetrics;
 use super::requests::RequestMetrics;
@@ -37,6 +38,8 @@ pub struct Metrics {
     pub budget: BudgetMetrics,
     /// Calls to the upstream.
     pub upstream: UpstreamMetrics,
+    /// Calls that wait for their turn.
+    pub pace: PaceMetrics,
     /// Calls to each of several targets.
     pub targets: TargetMetrics,
     /// Size and state of each tier.
@@ -78,6 +81,7 @@ impl Metrics {
             usage: UsageMetrics::new(&registrar),
             budget: BudgetMetrics::new(&registrar),
             upstream: UpstreamMetrics::new(&registrar),
+            pace: PaceMetrics::new(&registrar),
             targets: TargetMetrics::new(&registrar),
             tiers: TierMetrics::new(&registrar),
             cache: CacheMetrics::new(&registrar),

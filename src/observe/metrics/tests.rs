@@ -1,7 +1,7 @@
 //! Tests of the catalogue against a scrape.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::*;
 
@@ -17,6 +17,8 @@ fn values(text: &str, series: &str) -> Option<f64> {
 fn a_scrape_holds_the_catalogue_and_nothing_else() {
     let metrics = Metrics::new("1.2.3");
     metrics.accounts().of("a model", "", "a model");
+    let shown = ShownLimit { target: "a", model: "m", requests: Some((1.0, 1.0)), tokens: None, held: Duration::ZERO };
+    metrics.pace.show(&[shown]);
     metrics.targets.begin(&["a"]);
     metrics.targets.compared(0, "a model", true);
     metrics.watch.checked(WatchResult::Same, "a model", 0.0);

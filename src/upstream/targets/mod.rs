@@ -1,6 +1,5 @@
 //! Several places that serve the same models: the choice among them, and the proof that their vectors agree.
 
-mod budget;
 mod canary;
 mod examine;
 mod gate;

@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use http::Uri;
 use http::uri::PathAndQuery;
 
-use super::budget::MinuteBudget;
 use crate::config::TargetConfig;
 use crate::key::{Key, Tag};
 use crate::upstream::call_executor::CallExecutor;
@@ -20,7 +19,6 @@ pub struct TargetPlace {
     pub(super) index: usize,
     pub(super) target: TargetConfig,
     pub(super) executor: CallExecutor,
-    pub(super) budget: MinuteBudget,
     in_flight: AtomicUsize,
     /// True if its base64 cannot be read, so it is asked for numbers.
     only_numbers: AtomicBool,
@@ -38,8 +36,7 @@ impl Drop for UnderWay<'_> {
 impl TargetPlace {
     /// Creates the place of a target. `index` is its place in the configuration.
     pub fn new(index: usize, target: TargetConfig, executor: CallExecutor) -> Self {
-        let budget = MinuteBudget::new(target.requests_per_minute, target.tokens_per_minute);
-        Self { index, target, executor, budget, in_flight: AtomicUsize::new(0), only_numbers: AtomicBool::new(false) }
+        Self { index, target, executor, in_flight: AtomicUsize::new(0), only_numbers: AtomicBool::new(false) }
     }
 
     /// Returns true if the target serves a model.
@@ -73,11 +70,11 @@ impl TargetPlace {
         UnderWay(&self.in_flight)
     }
 
-    /// Returns the load by which the choice is made: calls in flight by weight, and the used share of the budget.
+    /// Returns the calls in flight by weight.
     #[expect(clippy::cast_precision_loss, reason = "the number of calls in flight is small")]
     pub(super) fn load(&self) -> f64 {
         let in_flight = self.in_flight.load(Ordering::Relaxed) as f64 + 1.0;
-        in_flight / f64::from(self.target.weight) + self.budget.used()
+        in_flight / f64::from(self.target.weight)
     }
 
     /// Returns the properties of a lane as they are at this place. `first` is the base URL that the lane's address was

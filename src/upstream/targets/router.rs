@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::Uri;
 use tokio::time::Instant;
 
@@ -13,16 +14,21 @@ use crate::config::{Config, Live};
 use crate::key::Key;
 use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{BreakerState, Metrics};
+use crate::process::shared_fields::SharedFields;
 use crate::upstream::answered::{Answered, CallInfo};
 use crate::upstream::call::Call;
 use crate::upstream::call_executor::CallExecutor;
-use crate::upstream::permit::CallPermit;
+use crate::upstream::pacing::{Pacer, TurnOrder, TurnWish};
+use crate::upstream::permit::{CallPermit, Claim};
 use crate::upstream::piece::Piece;
-use crate::upstream::{Class, Failure, LaneProperties, UnavailableReason};
+use crate::upstream::{Class, Failure, LaneProperties, PaceReport, UnavailableReason};
 use crate::wire::{AnswerFault, Encoding};
 
 /// Pause before another look if every place has its maximum of calls in flight.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// Up to this share, the use of a rate limit does not change the choice.
+const UNUSED: f64 = 0.1;
 
 const REFUSES: &str = "a target refuses its key or does not know the model; the other targets serve its calls";
 
@@ -63,6 +69,8 @@ pub(super) struct RoutedCall<'a> {
     pub(super) gate: Option<Arc<ModelGate>>,
     /// Places that this call has tried.
     tried: Vec<usize>,
+    /// Those of them that have refused it for its rate.
+    limited: Vec<usize>,
 }
 
 /// The next step of a call.
@@ -70,6 +78,8 @@ enum Next {
     Go(Arc<TargetPlace>),
     Examine(Arc<TargetPlace>),
     Wait(Duration),
+    /// All places limit the rate, and this one, which has refused the call, admits it first: it waits there.
+    Stay(Arc<TargetPlace>),
     /// No place is left.
     Nowhere,
 }
@@ -116,9 +126,17 @@ impl Router {
             }
             RouterKind::Several(several) => {
                 let gate = several.gate.of(properties.model, properties.space.model_name());
-                let request = RoutedCall { properties, call, gate, tried: Vec::new() };
+                let request = RoutedCall { properties, call, gate, tried: Vec::new(), limited: Vec::new() };
                 Box::pin(several.execute(request, permit)).await
             }
+        }
+    }
+
+    /// Returns the pacer of a lane's calls. With several targets, each call chooses one of their pacers.
+    pub(in crate::upstream) fn pacer(&self, properties: &LaneProperties) -> Option<Arc<Pacer>> {
+        match &self.kind {
+            RouterKind::Single(executor, _) => executor.pacer(properties),
+            RouterKind::Several(_) => None,
         }
     }
 
@@ -143,6 +161,26 @@ impl Router {
             RouterKind::Several(several) => {
                 let failures = several.places.iter().map(|place| place.executor.health().failures(&place.key(model)));
                 failures.min().unwrap_or(0)
+            }
+        }
+    }
+
+    /// Divides the configured rate limits among the replicas that reach a store. Never returns.
+    pub(in crate::upstream) async fn share_pace(&self, store: Arc<dyn SharedFields>) {
+        match &self.kind {
+            RouterKind::Single(executor, _) => executor.share_pace(store).await,
+            RouterKind::Several(several) => {
+                join_all(several.places.iter().map(|place| place.executor.share_pace(Arc::clone(&store)))).await;
+            }
+        }
+    }
+
+    /// Returns the rate limits of each model as they are now.
+    pub fn pace_reports(&self) -> Vec<PaceReport> {
+        match &self.kind {
+            RouterKind::Single(executor, _) => executor.pace_reports(),
+            RouterKind::Several(several) => {
+                several.places.iter().flat_map(|place| place.executor.pace_reports()).collect()
             }
         }
     }
@@ -180,7 +218,7 @@ impl Several {
         let deadline = request.call.deadlines().into_iter().max().unwrap_or_else(Instant::now);
         let mut last: Option<Failure> = None;
         loop {
-            match self.next(&request, deadline) {
+            match self.next(&request, permit.claim(), deadline) {
                 Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
                 Next::Wait(wait) => {
                     // As for the wait before a retry: it holds neither memory nor a permit.
@@ -196,8 +234,9 @@ impl Several {
                         last = Some(worse(last, failure));
                     }
                 }
+                Next::Stay(place) => return self.call(&place, (&request, true), permit).await,
                 Next::Go(place) => {
-                    let failure = match self.call(&place, &request, permit).await {
+                    let failure = match self.call(&place, (&request, false), permit).await {
                         Ok(answered) => return Ok(answered),
                         Err(failure) => as_seen_by_callers(failure, &place),
                     };
@@ -214,11 +253,11 @@ impl Several {
         }
     }
 
-    /// Makes the call at a place. While others are left, a place gets one attempt.
+    /// Makes the call at a place. While others are left, a place gets one attempt, unless the call stays there.
     async fn call(
         &self,
         place: &Arc<TargetPlace>,
-        request: &RoutedCall<'_>,
+        (request, stays): (&RoutedCall<'_>, bool),
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
         let reference = request.gate.as_ref().and_then(|gate| gate.reference());
@@ -228,11 +267,10 @@ impl Several {
         let is_rewritten = there.space.model != request.properties.space.model || numbers.is_some();
         let there = LaneProperties { encoding: numbers.unwrap_or(there.encoding), ..there };
         let body = if is_rewritten { (request.call.written)(&there.space, numbers) } else { request.call.body.clone() };
-        let has_other = self.open(request).any(|other| other.index != place.index);
+        let has_other = !stays && self.open(request).any(|other| other.index != place.index);
         let attempts = if has_other { 1 } else { request.call.attempts };
         let encoding = numbers.unwrap_or(request.call.encoding);
-        let call = Call { body, attempts, encoding, ..*request.call };
-        place.budget.take(tokens_of(&call));
+        let call = Call { body, attempts, encoding, waits: !has_other, ..*request.call };
         let _under_way = place.enter();
         let mut answered = place.executor.execute(&there, &call, permit).await?;
         if let Some(gate) = &request.gate {
@@ -249,6 +287,9 @@ impl Several {
     /// Notes that a call leaves a place.
     fn left(&self, place: &Arc<TargetPlace>, request: &mut RoutedCall<'_>, failure: &Failure) {
         request.tried.push(place.index);
+        if failure.class == Class::Throttled && failure.may_be_retried() {
+            request.limited.push(place.index);
+        }
         self.metrics.targets.left(place.index);
         if let Some(gate) = &request.gate {
             gate.hold(place.index, failure.retry_after(), failure.class == Class::Throttled);
@@ -269,21 +310,41 @@ impl Several {
         serving.filter(|place| !request.tried.contains(&place.index))
     }
 
-    fn next(&self, request: &RoutedCall<'_>, deadline: Instant) -> Next {
+    /// Returns the next step. If all places that are left limit the rate for longer than one that has refused the call
+    /// for its rate, the call returns to that one.
+    fn next(&self, request: &RoutedCall<'_>, claim: Claim, deadline: Instant) -> Next {
+        let next = self.next_untried(request, claim, deadline);
+        let Next::Wait(wait) = next else { return next };
+        let order = TurnOrder::of(claim.priority, true);
+        let wish = TurnWish { order, caller: claim.caller, tokens: tokens_of(request.call) };
+        let limited = request.limited.iter().map(|index| &self.places[*index]);
+        let waits = limited.filter_map(|place| Some((place, place.executor.pacer(request.properties)?.wait(&wish))));
+        match waits.min_by_key(|(_, wait)| *wait) {
+            Some((place, sooner)) if sooner < wait => Next::Stay(Arc::clone(place)),
+            _ => Next::Wait(wait),
+        }
+    }
+
+    fn next_untried(&self, request: &RoutedCall<'_>, claim: Claim, deadline: Instant) -> Next {
         let Some(gate) = &request.gate else {
             return self.open(request).next().map_or(Next::Nowhere, |place| Next::Go(Arc::clone(place)));
         };
-        let (now, standings, tokens) = (Instant::now(), gate.standings(), tokens_of(request.call));
+        let (now, standings) = (Instant::now(), gate.standings());
+        let order = TurnOrder::of(claim.priority, false);
+        let wish = TurnWish { order, caller: claim.caller, tokens: tokens_of(request.call) };
+        let pacer = |place: &TargetPlace| place.executor.pacer(request.properties);
         let is_usable = |place: &&Arc<TargetPlace>| standings[place.index].verdict(now) != Agreement::Disagrees;
         let usable: Vec<&Arc<TargetPlace>> = self.open(request).filter(is_usable).collect();
         let hold = |place: &Arc<TargetPlace>| standings[place.index].hold(now);
         let ready: Vec<&Arc<TargetPlace>> = usable.iter().copied().filter(|place| hold(place).is_none()).collect();
         let wait = |place: &Arc<TargetPlace>| {
             let room = if place.has_room() { Duration::ZERO } else { NO_ROOM_PAUSE };
-            place.budget.wait(tokens).max(room)
+            pacer(place).map_or(Duration::ZERO, |pacer| pacer.wait(&wish)).max(room)
         };
         let least = |places: Vec<&Arc<TargetPlace>>| {
-            places.into_iter().min_by(|one, other| one.load().total_cmp(&other.load())).cloned()
+            let load =
+                |place: &TargetPlace| place.load() + pacer(place).map_or(0.0, |pacer| (pacer.used() - UNUSED).max(0.0));
+            places.into_iter().min_by(|one, other| load(one).total_cmp(&load(other))).cloned()
         };
         let free = ready.iter().copied().filter(|place| wait(place).is_zero()).collect();
         let chosen = match (least(free), ready.iter().map(|place| wait(place)).min()) {
@@ -327,6 +388,7 @@ fn moves_on(failure: &Failure) -> bool {
         Class::InvalidAnswer(..) => true,
         // A budget covers the calls to all targets.
         Class::OverBudget(_) => false,
+        Class::NotInTime { .. } => true,
         Class::Unavailable(reason) => !matches!(
             reason,
             UnavailableReason::Timeout

@@ -163,7 +163,7 @@ async fn in_the_shared_scope_a_token_also_proves_itself_after_the_vouch_ttl() {
 
 #[tokio::test]
 async fn inconclusive_answers_prove_no_token() {
-    let (front, _) = started(&[]).await;
+    let (front, _) = started(&[("pace.mode", "off")]).await;
     for answer in [Behaviour::Garbage, Behaviour::RateLimit { retry_after_ms: 1 }] {
         front.stub.always(answer);
         ask_as(&front, &forged("me"), "b").await;

@@ -2,12 +2,15 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use super::behaviour::Behaviour;
 use super::calls::Call;
 use super::gate::{Gate, reach};
+use super::quota::{Quota, Quotas};
+use super::quota_record::QuotaRecord;
 use super::server::{self, Server};
 use super::state::{Limits, State, lock};
 use super::vectors::{Input, Space};
@@ -72,6 +75,16 @@ impl Stub {
 
     pub(crate) fn set_limits(&self, limits: Limits) {
         *lock(&self.state.limits) = limits;
+    }
+
+    /// Limits the rate of embeddings calls from now on. Each credential and model has limits of its own.
+    pub(crate) fn limit_rate(&self, quota: Quota) {
+        *lock(&self.state.quotas) = Some(Quotas::new(quota, Instant::now()));
+    }
+
+    /// Returns the calls that the rate limits have judged since they were set.
+    pub(crate) fn quota_record(&self) -> QuotaRecord {
+        QuotaRecord::of(lock(&self.state.quotas).as_ref().expect("the test must have set rate limits"))
     }
 
     /// Accepts only these API keys from now on.

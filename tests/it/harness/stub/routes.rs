@@ -14,6 +14,8 @@ use super::behaviour::Behaviour;
 use super::calls::Call;
 use super::control;
 use super::embeddings::Draft;
+use super::quota::judge;
+use super::quota_headers;
 use super::reply::{Body, Reply, Transport};
 use super::request::EmbedCall;
 use super::server::HungUp;
@@ -44,6 +46,11 @@ pub(crate) async fn serve(
         return Ok(control::answer(&state, &call).into_response());
     }
     state.record(call.clone());
+    let verdict = judge(&state, &call);
+    if let Some(mut refusal) = verdict.as_ref().and_then(quota_headers::refusal) {
+        dress(&state, &mut refusal);
+        return Ok(refusal.into_response());
+    }
     let behaviour = lock(&state.script).take(&call);
     let mut reply = match meet(&state, &behaviour).await? {
         Some(reply) => reply,
@@ -56,6 +63,9 @@ pub(crate) async fn serve(
             None => answer(&state, &call, &behaviour),
         },
     };
+    if let Some(verdict) = &verdict {
+        quota_headers::report(verdict, &mut reply);
+    }
     dress(&state, &mut reply);
     carry(&behaviour, &mut reply);
     Ok(reply.into_response())
@@ -185,18 +195,15 @@ pub(crate) fn dress(state: &State, reply: &mut Reply) {
         ("openai-organization", "org-stub"),
         ("openai-processing-ms", "7"),
         ("openai-version", "2020-10-01"),
-        ("x-ratelimit-limit-requests", "3000"),
-        ("x-ratelimit-limit-tokens", "1000000"),
-        ("x-ratelimit-remaining-requests", "2999"),
-        ("x-ratelimit-remaining-tokens", "999000"),
-        ("x-ratelimit-reset-requests", "20ms"),
-        ("x-ratelimit-reset-tokens", "60ms"),
         ("set-cookie", "__cf_bm=stub; path=/; HttpOnly"),
         ("alt-svc", "h3=\":443\"; ma=86400"),
         ("cf-ray", "8f00000000000000-AMS"),
         ("strict-transport-security", "max-age=31536000; includeSubDomains; preload"),
     ] {
         reply.set_default(name, value);
+    }
+    if lock(&state.quotas).is_none() {
+        quota_headers::report_plenty(reply);
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 use super::behaviour::Script;
 use super::calls::Call;
 use super::gate::Gate;
+use super::quota::Quotas;
 
 /// Limits of one request; larger requests are refused.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +30,8 @@ pub(crate) struct State {
     pub(crate) script: Mutex<Script>,
     pub(crate) calls: Mutex<Vec<Call>>,
     pub(crate) limits: Mutex<Limits>,
+    /// The rate limits, if the service has any.
+    pub(crate) quotas: Mutex<Option<Quotas>>,
     /// The accepted API keys. `None` accepts any key.
     pub(crate) keys: Mutex<Option<HashSet<String>>>,
     pub(crate) arrived: watch::Sender<usize>,
@@ -48,6 +51,7 @@ impl State {
             script: Mutex::default(),
             calls: Mutex::default(),
             limits: Mutex::default(),
+            quotas: Mutex::default(),
             keys: Mutex::default(),
             arrived: watch::Sender::new(0),
             gate: Gate::default(),

@@ -1,0 +1,125 @@
+//! Turns of calls: a call waits until the service's rate limits admit it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::call::Call;
+use super::call_executor::CallExecutor;
+use super::pacing::{PaceReport, PaceSharing, PaceTurn, Pacer, Pacers, TurnOrder, TurnWish};
+use super::permit::{CallPermit, Claim};
+use super::piece::load_of;
+use super::retry::retry_deadline;
+use super::{Class, Failure, LaneProperties};
+use crate::observe::metrics::{BreakerState, Metrics};
+use crate::process::shared_fields::SharedFields;
+
+/// Number of times that a call for several requests is sent whole although the service refuses it for its rate.
+const MERGED_ATTEMPTS: u32 = 2;
+
+impl CallExecutor {
+    /// Returns the pacer of a lane's calls, if calls are paced and the upstream is not known to be down.
+    pub(super) fn pacer(&self, properties: &LaneProperties) -> Option<Arc<Pacer>> {
+        let pacers = self.pacers.as_ref()?;
+        // A call that fails at once needs no turn, and its requests get their fallback without a wait.
+        (self.breaker.state() == BreakerState::Closed).then(|| pacers.of(properties.paced_as, &properties.priced_as))
+    }
+
+    /// Divides the configured limits among the replicas that reach a store. Never returns if there are pacers.
+    pub(super) async fn share_pace(&self, store: Arc<dyn SharedFields>) {
+        if let Some(pacers) = &self.pacers {
+            PaceSharing::new(store).run(self.target.as_deref().unwrap_or_default(), pacers).await;
+        }
+    }
+
+    /// Returns the limits of each model as they are now.
+    pub(super) fn pace_reports(&self) -> Vec<PaceReport> {
+        let reports = self.pacers.iter().flat_map(Pacers::reports);
+        reports.map(|report| PaceReport { target: self.target.clone(), ..report }).collect()
+    }
+
+    /// Waits for the turn of a call, without its permit and without memory for its answer. `is_again` is true if the
+    /// service has refused it.
+    pub(super) async fn next_turn(
+        &self,
+        (properties, call): (&LaneProperties, &Call<'_>),
+        permit: &mut CallPermit,
+        (is_again, took): (bool, Duration),
+    ) -> Result<Option<PaceTurn>, Failure> {
+        // A worker of a lane waits for the first turn before it takes its inputs.
+        if let Some(turn) = permit.take_turn() {
+            return Ok(Some(turn));
+        }
+        let Some(pacer) = self.pacer(properties) else { return Ok(None) };
+        let Claim { caller, priority, .. } = permit.claim();
+        let wish = TurnWish { order: TurnOrder::of(priority, is_again), caller, tokens: load_of(call.batch).tokens };
+        if let Some(turn) = pacer.try_turn(&wish) {
+            return Ok(Some(turn));
+        }
+        let until = retry_deadline(&call.deadlines(), Class::Throttled, took);
+        call.reservation.give_up();
+        permit.leave();
+        let turn = wait_for_turn(&pacer, (&wish, permit.claim()), until, &self.metrics).await;
+        let turn = turn.map_err(Failure::not_in_time)?;
+        if !permit.pause(Duration::ZERO, until).await {
+            return Err(Failure::not_in_time(Duration::from_secs(1)));
+        }
+        // The permit comes first, as in `Batcher::make`.
+        call.reservation.take_again().await;
+        Ok(Some(turn))
+    }
+
+    /// Waits before a call is repeated, without its permit and without memory for its answer. Returns its next turn, or
+    /// `None` if the repetition would come too late.
+    pub(super) async fn turn_after(
+        &self,
+        (properties, call): (&LaneProperties, &Call<'_>),
+        permit: &mut CallPermit,
+        (wait, deadline): (Duration, Instant),
+    ) -> Option<Option<PaceTurn>> {
+        // Calls that are ready may need both.
+        call.reservation.give_up();
+        if !permit.pause(wait, deadline).await {
+            return None;
+        }
+        // The permit comes first, as in `Batcher::make`.
+        call.reservation.take_again().await;
+        self.next_turn((properties, call), permit, (false, Duration::ZERO)).await.ok()
+    }
+
+    /// Returns true if a call that failed waits for another turn.
+    pub(super) fn is_held(
+        &self,
+        (properties, call): (&LaneProperties, &Call<'_>),
+        failure: &Failure,
+        attempts: u32,
+    ) -> bool {
+        // The load of a call for several requests may be the cause, so each request is sent separately in the end.
+        if call.is_merged() && attempts >= MERGED_ATTEMPTS {
+            return false;
+        }
+        let may_wait = call.waits && failure.class == Class::Throttled && failure.may_be_retried();
+        // A call that exceeds a whole minute's limit is refused again, whenever it is sent.
+        let is_too_large = failure.too_large_by().is_some();
+        may_wait && !is_too_large && self.pacer(properties).is_some_and(|pacer| !pacer.is_hopeless())
+    }
+}
+
+/// Waits for a turn, and counts the wait.
+pub(super) async fn wait_for_turn(
+    pacer: &Arc<Pacer>,
+    (wish, claim): (&TurnWish, Claim),
+    until: Instant,
+    metrics: &Metrics,
+) -> Result<PaceTurn, Duration> {
+    let begun = Instant::now();
+    let _waiting = metrics.pace.waiting.of(claim.priority).enter();
+    // Boxed, because few calls wait, and each one would hold the memory of a wait.
+    let turn = Box::pin(pacer.turn(wish, until)).await;
+    metrics.pace.waited(claim.priority, begun.elapsed());
+    if turn.is_err() {
+        metrics.pace.refused.of(claim.priority).inc();
+    }
+    turn
+}

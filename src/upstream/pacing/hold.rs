@@ -1,0 +1,152 @@
+//! The time for which calls are held back after the service has refused one for its rate.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// First hold if the service names no time; it doubles with each further refusal.
+const FIRST_HOLD: Duration = Duration::from_millis(100);
+const LONGEST_GUESS: Duration = Duration::from_secs(8);
+
+/// After this time one call is tried, whatever time the service has named: it may have recovered.
+const LONGEST_HOLD: Duration = Duration::from_mins(1);
+
+/// Longest time that a service may name.
+const LONGEST_ASKED: Duration = Duration::from_hours(24);
+
+/// A limit per minute admits a call within a minute. A service that admits none for longer, counted from the time that
+/// it has named, is not limiting the rate, so its refusals go to the callers.
+const HOPELESS_AFTER: Duration = Duration::from_secs(75);
+
+/// State after refusals.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct PaceHold {
+    /// Time until which no call is made.
+    until: Option<Instant>,
+    /// Time until which the service wants no call.
+    promised: Option<Instant>,
+    /// Time of the refusal that began the hold.
+    set_at: Option<Instant>,
+    /// Refusals since the last accepted call, each hold counted once.
+    refusals: u32,
+    /// First of them.
+    since: Option<Instant>,
+    /// Longest time that the service has named since then.
+    longest: Duration,
+}
+
+impl PaceHold {
+    /// Notes a refusal of a call that was sent at `sent`. Returns true if it begins a new hold; refusals of calls that
+    /// were sent before the hold belong to it.
+    pub(super) fn refused(&mut self, sent: Instant, asked: Option<Duration>, now: Instant) -> bool {
+        // A longer time is an error of the service.
+        let asked = asked.filter(|asked| *asked <= LONGEST_ASKED);
+        self.longest = self.longest.max(asked.unwrap_or_default());
+        let is_new = self.set_at.is_none_or(|set_at| sent >= set_at);
+        if is_new {
+            self.refusals += 1;
+            self.set_at = Some(now);
+            self.since.get_or_insert(now);
+        }
+        let wait = asked.unwrap_or_else(|| self.guess());
+        let (until, promised) =
+            (now.checked_add(wait.min(LONGEST_HOLD)), asked.and_then(|asked| now.checked_add(asked)));
+        if is_new {
+            (self.until, self.promised) = (until, promised);
+        } else if asked.is_some() {
+            (self.until, self.promised) = (self.until.max(until), self.promised.max(promised));
+        }
+        is_new
+    }
+
+    /// Notes an answer to a call that was sent at `sent`. Returns true if a hold has ended by it.
+    pub(super) fn accepted(&mut self, sent: Instant) -> bool {
+        let is_after = self.set_at.is_some_and(|set_at| sent >= set_at);
+        if is_after {
+            *self = Self::default();
+        } else {
+            // The service still accepts calls, so it limits their rate.
+            (self.since, self.longest) = (None, Duration::ZERO);
+        }
+        is_after
+    }
+
+    /// Returns the time until a call may be made.
+    pub(super) fn wait(&self, now: Instant) -> Duration {
+        self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
+    }
+
+    /// Returns the time that the service has named, if calls wait for it.
+    pub(super) fn promised(&self, now: Instant) -> Option<Duration> {
+        self.promised.map(|promised| promised.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
+    }
+
+    /// Returns true if only one call is tried at a time: the service has refused the first call after a hold.
+    pub(super) const fn is_probing(&self) -> bool {
+        self.refusals > 1
+    }
+
+    /// Returns true if waiting does not help.
+    pub(super) fn is_hopeless(&self, now: Instant) -> bool {
+        let patience = HOPELESS_AFTER + self.longest;
+        self.since.is_some_and(|since| now.saturating_duration_since(since) > patience)
+    }
+
+    fn guess(&self) -> Duration {
+        let doublings = self.refusals.saturating_sub(1).min(8);
+        FIRST_HOLD.saturating_mul(1 << doublings).min(LONGEST_GUESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn holds_grow_until_a_call_is_accepted() {
+        let (mut hold, mut now) = (PaceHold::default(), Instant::now());
+        let mut waits = Vec::new();
+        for _ in 0..8 {
+            assert!(hold.refused(now, None, now));
+            waits.push(hold.wait(now).as_millis());
+            now += hold.wait(now);
+        }
+        assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 8_000]);
+        assert!(hold.is_probing());
+        assert!(hold.accepted(now));
+        assert_eq!((hold.wait(now), hold.is_probing()), (Duration::ZERO, false));
+    }
+
+    #[test]
+    fn refusals_of_calls_that_were_under_way_belong_to_the_same_hold() {
+        let (mut hold, now) = (PaceHold::default(), Instant::now());
+        assert!(hold.refused(now, None, now + SECOND));
+        for _ in 0..20 {
+            assert!(!hold.refused(now, None, now + SECOND));
+        }
+        assert_eq!(hold.wait(now + SECOND), FIRST_HOLD);
+        assert!(!hold.accepted(now), "an answer to an earlier call does not end it");
+        assert!(!hold.refused(now, Some(3 * SECOND), now + SECOND));
+        assert_eq!(hold.wait(now + SECOND), 3 * SECOND);
+    }
+
+    #[test]
+    fn a_long_hold_is_tried_after_a_minute_and_keeps_its_promise() {
+        let (mut hold, now) = (PaceHold::default(), Instant::now());
+        hold.refused(now, Some(600 * SECOND), now);
+        assert_eq!((hold.wait(now), hold.promised(now)), (60 * SECOND, Some(600 * SECOND)));
+        assert!(!hold.is_hopeless(now + 120 * SECOND), "the service has said how long it takes");
+    }
+
+    #[test]
+    fn a_service_that_accepts_nothing_for_more_than_a_minute_is_hopeless() {
+        let (mut hold, now) = (PaceHold::default(), Instant::now());
+        hold.refused(now, None, now);
+        assert!(!hold.is_hopeless(now + 70 * SECOND));
+        assert!(hold.is_hopeless(now + 80 * SECOND));
+        hold.accepted(now + 80 * SECOND);
+        assert!(!hold.is_hopeless(now + 200 * SECOND));
+    }
+}

@@ -1,0 +1,299 @@
+//! Gives calls their turns, one pacer for each credential and model at one place.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::limits::SetLimits;
+use super::replicas::Replicas;
+use super::state::{PaceFigures, PaceState, Readiness};
+use super::turn_order::TurnOrder;
+use crate::key::Key;
+use crate::upstream::Class;
+use crate::upstream::answered::Answered;
+use crate::upstream::{Failure, FairOrder};
+
+/// A bulk call that has been the next one for this long yields to interactive calls no more, so bulk never starves.
+const AGED: Duration = Duration::from_secs(2);
+
+/// Part of the limits for a replica that does not know of the others yet.
+const UNKNOWN: f64 = 0.1;
+
+/// Part of an equal share that an idle replica keeps.
+const IDLE: f64 = 0.05;
+
+/// Maximum length of a model's name.
+const MAX_NAME_BYTES: usize = 128;
+
+/// Pacer of one credential and model. Used by `Arc`.
+#[derive(Debug)]
+pub(in crate::upstream) struct Pacer {
+    /// Name of the model, for operators.
+    model: String,
+    state: Mutex<PaceState>,
+    /// Notified if a waiting call may go earlier than it has computed.
+    changed: Notify,
+    lines: [WaitingLine; TurnOrder::COUNT],
+}
+
+/// The calls of one order that wait. Callers get their turns one after the other.
+#[derive(Debug, Default)]
+struct WaitingLine {
+    callers: FairOrder,
+    /// Held by the next call.
+    head: tokio::sync::Mutex<()>,
+}
+
+/// A call that needs a turn.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::upstream) struct TurnWish {
+    pub(in crate::upstream) order: TurnOrder,
+    /// Caller that it is made for.
+    pub(in crate::upstream) caller: Key,
+    /// Expected tokens.
+    pub(in crate::upstream) tokens: usize,
+}
+
+/// Permission to make one call. A turn that is dropped before `begin` is given back.
+#[derive(Debug)]
+pub(in crate::upstream) struct PaceTurn {
+    pacer: Arc<Pacer>,
+    tokens: usize,
+    sent: Option<Instant>,
+}
+
+/// Counts a waiting call until it is dropped.
+struct QueuedTurn<'a> {
+    pacer: &'a Pacer,
+    order: TurnOrder,
+}
+
+impl Drop for QueuedTurn<'_> {
+    fn drop(&mut self) {
+        self.pacer.state().unqueue(self.order);
+        // Calls of later orders may have yielded to this one.
+        self.pacer.changed.notify_waiters();
+    }
+}
+
+impl Pacer {
+    /// Creates a pacer. If it does not learn, only the configured limits count.
+    pub(super) fn new(model: &str, limits: &SetLimits, learns: bool) -> Self {
+        let state = Mutex::new(PaceState::new(limits, learns, Instant::now()));
+        let model = model[..model.floor_char_boundary(MAX_NAME_BYTES)].to_owned();
+        Self { model, state, changed: Notify::new(), lines: Default::default() }
+    }
+
+    /// Returns a turn if the limits admit the call now and no other one waits before it.
+    pub(in crate::upstream) fn try_turn(self: &Arc<Self>, wish: &TurnWish) -> Option<PaceTurn> {
+        let mut state = self.state();
+        if state.is_queued(wish.order) {
+            return None;
+        }
+        self.enter(&mut state, wish, false, Instant::now()).ok()
+    }
+
+    /// Waits for a turn until a point in time. Then, or if the service has named a later time, returns the time that
+    /// the call would probably have to wait from now on.
+    pub(in crate::upstream) async fn turn(
+        self: &Arc<Self>,
+        wish: &TurnWish,
+        until: Instant,
+    ) -> Result<PaceTurn, Duration> {
+        let line = &self.lines[wish.order.index()];
+        self.state().queue(wish.order, Instant::now());
+        let _queued = QueuedTurn { pacer: self, order: wish.order };
+        let Ok(_head) = timeout_at(until, line.callers.wait(wish.caller, line.head.lock())).await else {
+            return Err(self.time_for(wish));
+        };
+        let aged_at = Instant::now() + AGED;
+        loop {
+            let mut changed = std::pin::pin!(self.changed.notified());
+            // Registered before the look at the state, so no change between the two is missed.
+            changed.as_mut().enable();
+            let now = Instant::now();
+            let aged = now >= aged_at;
+            let entered = self.enter(&mut self.state(), wish, aged, now);
+            let readiness = match entered {
+                Ok(turn) => return Ok(turn),
+                Err(readiness) => readiness,
+            };
+            let promised = self.state().hold.promised(now);
+            if now >= until || promised.is_some_and(|promised| now + promised > until) {
+                return Err(self.time_for(wish));
+            }
+            let mut wake = match readiness {
+                Readiness::Later(wait) => now.checked_add(wait).map_or(until, |at| at.min(until)),
+                Readiness::Now | Readiness::AfterOthers => until,
+            };
+            if !aged && wish.order.is_bulk() {
+                wake = wake.min(aged_at);
+            }
+            tokio::select! {
+                () = changed => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    /// Returns the time until a call would get its turn if no other one waited.
+    pub(in crate::upstream) fn wait(&self, wish: &TurnWish) -> Duration {
+        let now = Instant::now();
+        match self.state().readiness(wish.order, wish.tokens, false, now) {
+            Readiness::Now => Duration::ZERO,
+            Readiness::Later(wait) => wait,
+            Readiness::AfterOthers => Duration::from_millis(20),
+        }
+    }
+
+    /// Returns the used share of the scarcest limit, from 0 to 1.
+    pub(in crate::upstream) fn used(&self) -> f64 {
+        self.state().used(Instant::now())
+    }
+
+    /// Returns true if the service accepts no call at all, so waiting does not help.
+    pub(in crate::upstream) fn is_hopeless(&self) -> bool {
+        self.state().hold.is_hopeless(Instant::now())
+    }
+
+    /// Returns the name of the model.
+    pub(super) fn model(&self) -> &str {
+        &self.model
+    }
+
+    /// Limits this replica to a small part of the limits until it knows of the others.
+    pub(super) fn begin_sharing(&self) {
+        self.state().set_share(UNKNOWN, Instant::now());
+    }
+
+    /// Returns true if an exchange with the other replicas is due: `every` so long, while there were calls within
+    /// `active`. Otherwise the others use this replica's part.
+    pub(super) fn is_due(&self, every: Duration, active: Duration) -> bool {
+        let (mut state, now) = (self.state(), Instant::now());
+        if state.demand.is_active(active, now) {
+            return state.demand.is_older(every, now);
+        }
+        let share = state.replicas.equal_share() * IDLE;
+        state.set_share(share, now);
+        false
+    }
+
+    /// Returns the number of the next exchange, and the part of the limits that this replica would use.
+    pub(super) fn next_exchange(&self) -> (u64, f64) {
+        self.state().next_exchange(Instant::now())
+    }
+
+    /// Takes over what the other replicas have written.
+    pub(super) fn learn_others(&self, learn: impl FnOnce(&mut Replicas), wanted: f64) {
+        let (mut state, now) = (self.state(), Instant::now());
+        learn(&mut state.replicas);
+        let share = state.replicas.share(wanted, now);
+        state.set_share(share, now);
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Takes an equal part of the limits, since the others cannot be reached.
+    pub(super) fn lose_others(&self) {
+        let mut state = self.state();
+        let share = state.replicas.equal_share();
+        state.set_share(share, Instant::now());
+        drop(state);
+        self.changed.notify_waiters();
+    }
+
+    /// Returns the limits as they are now.
+    pub(super) fn figures(&self) -> PaceFigures {
+        self.state().figures(Instant::now())
+    }
+
+    fn enter(
+        self: &Arc<Self>,
+        state: &mut PaceState,
+        wish: &TurnWish,
+        aged: bool,
+        now: Instant,
+    ) -> Result<PaceTurn, Readiness> {
+        match state.readiness(wish.order, wish.tokens, aged, now) {
+            Readiness::Now => {
+                state.enter(wish.tokens, now);
+                Ok(PaceTurn { pacer: Arc::clone(self), tokens: wish.tokens, sent: None })
+            }
+            other => Err(other),
+        }
+    }
+
+    fn time_for(&self, wish: &TurnWish) -> Duration {
+        self.state().time_for(wish.order, wish.tokens, Instant::now())
+    }
+
+    fn state(&self) -> MutexGuard<'_, PaceState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl PaceTurn {
+    /// Begins the call, which carries this many tokens.
+    pub(in crate::upstream) fn begin(&mut self, tokens: usize) {
+        let now = Instant::now();
+        self.sent = Some(now);
+        self.correct(tokens, now);
+    }
+
+    /// Learns how the call has ended. `is_merged` is true if it carried several requests.
+    pub(in crate::upstream) fn ended(mut self, result: &Result<Answered, Failure>, is_merged: bool) {
+        match result {
+            Ok(answer) => self.answered(&answer.call.headers, answer.call.prompt_tokens),
+            Err(failure) if failure.class == Class::Throttled && failure.too_large_by().is_none() => {
+                self.refused(failure, is_merged);
+            }
+            // The service has admitted the call, whatever became of it.
+            Err(Failure { reply: Some(reply), .. }) => self.answered(&reply.headers, None),
+            // A lost connection says nothing about the limits.
+            Err(_) => {}
+        }
+    }
+
+    /// Learns from the answer, which may say how many tokens the call had.
+    fn answered(&mut self, headers: &HeaderMap, tokens: Option<u64>) {
+        let now = Instant::now();
+        if let Some(tokens) = tokens.and_then(|tokens| usize::try_from(tokens).ok()) {
+            self.correct(tokens, now);
+        }
+        let sent = self.sent.unwrap_or(now);
+        if self.pacer.state().accepted(sent, headers, now) {
+            self.pacer.changed.notify_waiters();
+        }
+    }
+
+    /// Learns that the service has refused the call for its rate.
+    fn refused(&self, failure: &Failure, is_merged: bool) {
+        let now = Instant::now();
+        let headers = failure.reply.as_ref().map(|reply| &reply.headers);
+        let sent = (self.sent.unwrap_or(now), self.tokens, is_merged);
+        self.pacer.state().refused(sent, (headers, failure.retry_after()), now);
+    }
+
+    fn correct(&mut self, tokens: usize, now: Instant) {
+        self.pacer.state().correct(self.tokens, tokens, now);
+        self.tokens = tokens;
+    }
+}
+
+impl Drop for PaceTurn {
+    fn drop(&mut self) {
+        let mut state = self.pacer.state();
+        if self.sent.is_none() {
+            state.give_back(self.tokens, Instant::now());
+        }
+        let others_wait = state.leave();
+        drop(state);
+        // They may have waited for the end of this call, or for what it has given back.
+        if others_wait {
+            self.pacer.changed.notify_waiters();
+        }
+    }
+}

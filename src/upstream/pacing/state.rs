@@ -1,0 +1,277 @@
+//! What a pacer knows: limits, the hold after a refusal, and the calls that wait or are in flight.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::accepted::AcceptedCalls;
+use super::demand::Demand;
+use super::found::FoundRate;
+use super::hold::PaceHold;
+use super::limits::{Buckets, LimitFigures, SetLimits};
+use super::refusal_share::RefusalShare;
+use super::replicas::Replicas;
+use super::reported::{self, Resource};
+use super::turn_order::TurnOrder;
+
+/// Part of each limit that bulk calls leave to interactive ones.
+const RESERVE: f64 = 0.1;
+
+/// Number and share of refused calls from which on a rate is found out, and from which on it is lowered.
+const BEGUN: (f64, f64) = (4.0, 0.25);
+const LOWERED: (f64, f64) = (2.0, 0.1);
+
+/// State of one pacer.
+#[derive(Debug)]
+pub(super) struct PaceState {
+    configured: Buckets,
+    reported: Buckets,
+    found: Option<FoundRate>,
+    pub(super) hold: PaceHold,
+    accepted: AcceptedCalls,
+    share: RefusalShare,
+    concurrent: Option<usize>,
+    in_flight: usize,
+    /// Number of waiting calls of each order.
+    waiting: [usize; TurnOrder::COUNT],
+    /// False if only the configured limits count.
+    learns: bool,
+    limits: SetLimits,
+    /// Use of the configured limits, and the other replicas that use them.
+    pub(super) demand: Demand,
+    pub(super) replicas: Replicas,
+}
+
+/// Whether a call may be made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Readiness {
+    Now,
+    /// After this time.
+    Later(Duration),
+    /// After another call has ended or got its turn.
+    AfterOthers,
+}
+
+/// Limits of a pacer as they are now, for operators.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PaceFigures {
+    /// Limit of calls.
+    pub requests: Option<LimitFigures>,
+    /// Limit of tokens.
+    pub tokens: Option<LimitFigures>,
+    /// Calls a minute that the service seems to accept, if it has refused some without naming a limit.
+    pub found_per_minute: Option<f64>,
+    /// Time for which calls are held back after a refusal.
+    pub held: Duration,
+    /// Interactive calls that wait for their turn.
+    pub interactive_waiting: usize,
+    /// Bulk calls that wait for their turn.
+    pub bulk_waiting: usize,
+    /// Calls in flight.
+    pub in_flight: usize,
+}
+
+impl PaceFigures {
+    /// Returns true if there is a limit, a wait or a call in flight.
+    pub(super) fn is_of_interest(&self) -> bool {
+        let has_limit = self.requests.is_some() || self.tokens.is_some() || self.found_per_minute.is_some();
+        let is_busy = self.interactive_waiting + self.bulk_waiting + self.in_flight > 0;
+        has_limit || is_busy || !self.held.is_zero()
+    }
+}
+
+impl PaceState {
+    pub(super) fn new(limits: &SetLimits, learns: bool, now: Instant) -> Self {
+        Self {
+            configured: Buckets::configured(limits, now),
+            reported: Buckets::default(),
+            found: None,
+            hold: PaceHold::default(),
+            accepted: AcceptedCalls::new(now),
+            share: RefusalShare::new(now),
+            concurrent: limits.concurrent,
+            in_flight: 0,
+            waiting: [0; TurnOrder::COUNT],
+            learns,
+            limits: *limits,
+            demand: Demand::new(limits),
+            replicas: Replicas::default(),
+        }
+    }
+
+    /// Counts a waiting call.
+    pub(super) fn queue(&mut self, order: TurnOrder, now: Instant) {
+        self.demand.wait(now);
+        self.waiting[order.index()] += 1;
+    }
+
+    /// Ends the count of a waiting call.
+    pub(super) const fn unqueue(&mut self, order: TurnOrder) {
+        self.waiting[order.index()] -= 1;
+    }
+
+    /// Returns true if a call of this order or an earlier one waits.
+    pub(super) fn is_queued(&self, order: TurnOrder) -> bool {
+        self.waiting[..=order.index()].iter().any(|waiting| *waiting > 0)
+    }
+
+    /// Returns whether a call may be made. A call that has `aged` yields to no other.
+    pub(super) fn readiness(&mut self, order: TurnOrder, tokens: usize, aged: bool, now: Instant) -> Readiness {
+        let yields = !aged && self.waiting[..order.index()].iter().any(|waiting| *waiting > 0);
+        let is_full = self.concurrent.is_some_and(|most| self.in_flight >= most);
+        let is_probing = self.hold.is_probing() || self.hold.promised(now).is_some();
+        if yields || is_full || (is_probing && self.in_flight > 0) {
+            return Readiness::AfterOthers;
+        }
+        let wait = self.wait(order, tokens, aged, now);
+        if wait.is_zero() { Readiness::Now } else { Readiness::Later(wait) }
+    }
+
+    /// Returns the time until the limits admit a call.
+    pub(super) fn wait(&mut self, order: TurnOrder, tokens: usize, aged: bool, now: Instant) -> Duration {
+        let reserve = if order.is_bulk() && !aged { RESERVE } else { 0.0 };
+        let limits = self.configured.wait(tokens, reserve, now).max(self.reported.wait(tokens, reserve, now));
+        if self.found.is_some_and(|found| found.is_outdated(now)) {
+            self.found = None;
+        }
+        let found = self.found.as_mut().map_or(Duration::ZERO, |found| found.wait(reserve, now));
+        limits.max(found).max(self.hold.wait(now))
+    }
+
+    /// Returns the time until a call that waits now has probably been made.
+    pub(super) fn time_for(&mut self, order: TurnOrder, tokens: usize, now: Instant) -> Duration {
+        let ahead: usize = self.waiting[..=order.index()].iter().sum();
+        let calls = ahead.max(1);
+        let limits = self.configured.time_for(calls, tokens, now).max(self.reported.time_for(calls, tokens, now));
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        let found = self.found.map_or(Duration::ZERO, |found| {
+            Duration::try_from_secs_f64(f64::from(calls) / found.per_second()).unwrap_or(Duration::MAX)
+        });
+        limits.max(found).max(self.hold.promised(now).unwrap_or_else(|| self.hold.wait(now)))
+    }
+
+    /// Returns the number of the next exchange with other replicas, and the part of the limits that this one would use.
+    pub(super) fn next_exchange(&mut self, now: Instant) -> (u64, f64) {
+        let waiting = self.waiting.iter().sum();
+        self.demand.exchange(waiting, now)
+    }
+
+    /// Limits this replica to a part of the configured limits.
+    pub(super) fn set_share(&mut self, share: f64, now: Instant) {
+        self.configured.set_share(&self.limits, share, now);
+    }
+
+    /// Counts a call that is made.
+    pub(super) fn enter(&mut self, tokens: usize, now: Instant) {
+        self.in_flight += 1;
+        self.demand.begin(tokens, now);
+        self.configured.take(tokens, now);
+        self.reported.take(tokens, now);
+        if let Some(found) = &mut self.found {
+            found.take(1.0, now);
+        }
+    }
+
+    /// Ends the count of a call in flight. Returns true if others wait.
+    pub(super) fn leave(&mut self) -> bool {
+        self.in_flight -= 1;
+        self.waiting.iter().any(|waiting| *waiting > 0)
+    }
+
+    /// Gives a call back that was counted and not made.
+    pub(super) fn give_back(&mut self, tokens: usize, now: Instant) {
+        self.configured.give_back(tokens, now);
+        self.reported.give_back(tokens, now);
+        if let Some(found) = &mut self.found {
+            found.take(-1.0, now);
+        }
+    }
+
+    /// Corrects the tokens of a counted call.
+    pub(super) fn correct(&mut self, before: usize, after: usize, now: Instant) {
+        self.configured.correct(before, after, now);
+        self.reported.correct(before, after, now);
+    }
+
+    /// Learns from an answer to a call that was sent at `sent`. Returns true if waiting calls may go now.
+    pub(super) fn accepted(&mut self, sent: Instant, headers: &HeaderMap, now: Instant) -> bool {
+        self.accepted.add(now);
+        self.share.accepted(now);
+        if self.learns {
+            self.read_report(headers, now);
+        }
+        self.hold.accepted(sent)
+    }
+
+    /// Learns from a refusal of a call with this many tokens that was sent at `sent`, perhaps for several requests.
+    pub(super) fn refused(
+        &mut self,
+        (sent, tokens, is_merged): (Instant, usize, bool),
+        (headers, asked): (Option<&HeaderMap>, Option<Duration>),
+        now: Instant,
+    ) {
+        if !self.learns {
+            return;
+        }
+        if let Some(headers) = headers {
+            self.read_report(headers, now);
+        }
+        let is_new = self.hold.refused(sent, asked, now);
+        self.share.refused(now);
+        // A limit that the service reports as used up explains the refusal, and so may the size of a call for several
+        // requests. Otherwise the rate must be found out.
+        if is_new && !is_merged && !self.hold.is_probing() && self.reported.wait(tokens, 0.0, now).is_zero() {
+            self.find_rate(now);
+        }
+    }
+
+    /// Begins or lowers the rate that is found out by trial, if the service refuses a large share of the calls.
+    fn find_rate(&mut self, now: Instant) {
+        let (least, share) = if self.found.is_some() { LOWERED } else { BEGUN };
+        if !self.share.exceeds(least, share) {
+            return;
+        }
+        // The next change needs refusals of its own.
+        self.share = RefusalShare::new(now);
+        let accepted = self.accepted.per_second(now);
+        match &mut self.found {
+            Some(found) => found.refused(accepted, now),
+            None => self.found = Some(FoundRate::new(accepted, now)),
+        }
+    }
+
+    /// Returns the used share of the scarcest limit, from 0 to 1.
+    pub(super) fn used(&mut self, now: Instant) -> f64 {
+        self.configured.used(now).max(self.reported.used(now))
+    }
+
+    /// Returns the limits as they are now.
+    pub(super) fn figures(&mut self, now: Instant) -> PaceFigures {
+        let mut scarcer = |resource| {
+            let (set, reported) = (self.configured.figures(resource, now), self.reported.figures(resource, now));
+            match (set, reported) {
+                (Some(set), Some(reported)) => Some(if set.per_minute <= reported.per_minute { set } else { reported }),
+                (set, reported) => set.or(reported),
+            }
+        };
+        let [again, interactive, bulk_again, bulk] = self.waiting;
+        PaceFigures {
+            requests: scarcer(Resource::Requests),
+            tokens: scarcer(Resource::Tokens),
+            found_per_minute: self.found.map(|found| found.per_second() * 60.0),
+            held: self.hold.wait(now),
+            interactive_waiting: again + interactive,
+            bulk_waiting: bulk_again + bulk,
+            in_flight: self.in_flight,
+        }
+    }
+
+    fn read_report(&mut self, headers: &HeaderMap, now: Instant) {
+        for resource in Resource::ALL {
+            if let Some(report) = reported::read(headers, resource) {
+                self.reported.report(resource, &report, now);
+            }
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! Interactive requests beside a flood of bulk requests.
+
+use std::time::{Duration, Instant};
+
+use super::ground::text;
+use super::job::{BULK, Job};
+use crate::harness::client::raw;
+use crate::harness::ops::metric;
+use crate::harness::stub::{Counted, Quota, Reported};
+use crate::harness::{Behaviour, Client, Stub, Vecho, eventually};
+
+/// Time of one upstream call.
+const CALL: Duration = Duration::from_millis(400);
+
+/// Sends single new texts, one every tenth of a second, and returns the sorted times of their answers.
+async fn queries(url: &str, name: &str, count: usize) -> Vec<Duration> {
+    let client = Client::new();
+    let mut pace = tokio::time::interval(Duration::from_millis(100));
+    let mut waiting = Vec::new();
+    for number in 0..count {
+        pace.tick().await;
+        let mut request = raw(http::Method::POST, url, text(&format!("{name} {number}")));
+        request.headers_mut().insert("authorization", http::HeaderValue::from_static(BULK));
+        let client = client.clone();
+        waiting.push(tokio::spawn(async move {
+            let begun = Instant::now();
+            let answer = client.send(request).await.expect("the answer must arrive");
+            assert_eq!(answer.status, 200, "{answer:?}");
+            begun.elapsed()
+        }));
+    }
+    let mut times = Vec::new();
+    for query in waiting {
+        times.push(query.await.expect("a query does not panic"));
+    }
+    times.sort();
+    times
+}
+
+fn p99(times: &[Duration]) -> Duration {
+    times[(times.len() * 99).div_ceil(100) - 1]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_beside_a_bulk_flood_take_at_most_one_call_longer() {
+    let stub = Stub::start();
+    stub.always(Behaviour::Delay(CALL));
+    let counted = Counted::Bucket { capacity: 1.0 };
+    stub.limit_rate(Quota { requests: 3_000.0, tokens: 200_000.0, counted, reported: Reported::OpenAi });
+    let vecho = Vecho::start(&stub);
+    let url = format!("{}/embeddings", vecho.base_url());
+    let idle = queries(&url, "idle", 100).await;
+    let bulk_url = url.clone();
+    let flood =
+        tokio::spawn(
+            async move { Job { inputs: 80_000, clients: 12, largest: 1_000, name: "flood" }.run(&bulk_url).await },
+        );
+    // The flood has used its part of the limit.
+    let waits = r#"vecho_pace_waiting{priority="bulk"}"#;
+    let is_waiting = async || metric(vecho.admin(), waits).await >= 1.0;
+    eventually("bulk calls that wait", is_waiting).await;
+    let beside = queries(&url, "beside", 100).await;
+    assert!(!flood.is_finished(), "the flood must last as long as the queries");
+    flood.abort();
+    let (idle, beside) = (p99(&idle), p99(&beside));
+    assert!(beside <= idle + CALL, "{beside:?} beside a flood, {idle:?} without");
+}

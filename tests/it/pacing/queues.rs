@@ -1,0 +1,54 @@
+//! Queues of waiting calls: their order among callers, and their length.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::harness::client::Answer;
+use crate::harness::{Behaviour, Front};
+
+/// Returns a request whose call carries no other request's texts, because its vectors have a length of their own.
+fn alone(name: &str, dimensions: usize) -> String {
+    json!({"model": "tiny", "input": [name], "dimensions": dimensions}).to_string()
+}
+
+#[tokio::test]
+async fn callers_that_share_a_credential_take_turns() {
+    let front = Front::with(&[("upstream.api_key", "sk-own"), ("pace.concurrent", "1")]).await;
+    front.stub.always(Behaviour::Gate);
+    let mut requests: Vec<_> =
+        (1..=8).map(|number| front.post(alone("many", number)).key("many").send_meanwhile()).collect();
+    let waiting = r#"vecho_pace_waiting{priority="interactive"}"#;
+    front.reaches(waiting, 7.0).await;
+    requests.push(front.post(alone("few", 9)).key("few").send_meanwhile());
+    front.reaches(waiting, 8.0).await;
+    front.stub.release(9);
+    for request in requests {
+        assert_eq!(request.await.expect("the request does not panic").status, 200);
+    }
+    let sent = front.texts_sent();
+    let place = sent.iter().position(|texts| texts == &["few"]).expect("it is sent");
+    assert!(place <= 3, "{sent:?}");
+}
+
+#[tokio::test]
+async fn requests_behind_a_queue_that_is_too_long_are_refused_in_time() {
+    // Two calls at once, and one every five seconds.
+    let front = Front::with(&[("pace.requests_per_minute", "12"), ("limits.request_timeout", "6s")]).await;
+    let begun = Instant::now();
+    let requests: Vec<_> = (1..=8).map(|number| front.post(alone("x", number)).send_meanwhile()).collect();
+    let mut answers = Vec::new();
+    for request in requests {
+        answers.push(request.await.expect("the request does not panic"));
+    }
+    assert!(begun.elapsed() < Duration::from_secs(8), "{:?}", begun.elapsed());
+    let (served, refused): (Vec<Answer>, Vec<Answer>) = answers.into_iter().partition(|answer| answer.status == 200);
+    assert_eq!((served.len(), front.calls()), (3, 3));
+    for answer in refused {
+        assert_eq!((answer.status, answer.error().1), (429, json!("rate_limit_exceeded")));
+        let wait: u64 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).unwrap_or_default();
+        assert!((1..=25).contains(&wait), "five calls more need 25 s at most: {answer:?}");
+    }
+    front.falls_to_zero(r#"vecho_pace_waiting{priority="interactive"}"#).await;
+    front.falls_to_zero("vecho_upstream_queued_inputs").await;
+}
