@@ -1,5 +1,6 @@
 //! Several targets: the choice among them, failover, and the proof that their vectors agree.
 
+mod changes;
 mod figures;
 
 use std::time::Duration;

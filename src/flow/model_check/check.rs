@@ -73,24 +73,25 @@ impl Watched {
         Some(Checked { result, due_ms: flow.clock.now_ms().saturating_add(pause_ms) })
     }
 
-    /// Returns the time of the next check if another replica has confirmed the reference within the period. Its
-    /// reference is taken over.
+    /// Takes over the reference of another replica if it is newer. Returns the time of the next check if that replica has
+    /// confirmed it within the period.
     async fn was_asked_elsewhere(&mut self, flow: &Arc<Flow>, every_ms: u64) -> Option<u64> {
         if !flow.tiers.is_shared() {
             return None;
         }
         let theirs = self.reference.find(&flow.tiers).await?;
-        let next_ms = theirs.confirmed_ms().saturating_add(every_ms);
-        if self.confirmed_ms >= theirs.confirmed_ms() || next_ms <= flow.clock.now_ms() {
+        if self.confirmed_ms >= theirs.confirmed_ms() {
             return None;
         }
         // At the first check of a process, the change may be an old one.
         if self.confirmed_ms > 0 && theirs.identity().revision > self.space_state.revision() {
             tracing::warn!(model = &*shorten_for_log(&self.asked_model), "{DRIFTED_ELSEWHERE}");
         }
+        // Also after the period, or this replica would find the change that the other one has found already.
         self.take_over(flow, &theirs);
         self.confirmed_ms = theirs.confirmed_ms();
-        Some(next_ms)
+        let next_ms = theirs.confirmed_ms().saturating_add(every_ms);
+        (next_ms > flow.clock.now_ms()).then_some(next_ms)
     }
 
     fn take_over(&mut self, flow: &Arc<Flow>, theirs: &Opened) {

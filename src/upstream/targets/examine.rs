@@ -14,7 +14,8 @@ use crate::key::Key;
 use crate::observe::logs::shorten_for_log;
 use crate::upstream::{Failure, UnavailableReason};
 
-const RENEWED: &str = "every target gives other vectors than before; those of the first one count from now on";
+const RENEWED: &str =
+    "every target gives other vectors than before; those of the one that was asked last count from now on";
 const DISAGREES: &str = "a target gives other vectors than the others; it gets no calls for this model";
 
 impl Several {
@@ -101,7 +102,7 @@ impl Several {
         if let Some(references) = &self.gate.references {
             references.keep(model, asked, &told);
         }
-        gate.set_reference(told);
+        gate.renew(told);
     }
 
     /// Begins a new reference if the vectors of every place disagree with it: the model has changed everywhere.

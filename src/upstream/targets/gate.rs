@@ -84,6 +84,15 @@ impl Standing {
     }
 }
 
+impl ModelState {
+    fn replace(&mut self, reference: Option<Arc<Reference>>) {
+        self.reference = reference;
+        for place in &mut self.places {
+            (place.verdict, place.until) = (Agreement::Unknown, None);
+        }
+    }
+}
+
 impl Gate {
     pub(super) fn new(places: usize, references: Option<Arc<dyn References>>) -> Self {
         Self { models: Mutex::default(), references, places }
@@ -109,7 +118,9 @@ impl Gate {
     /// Ends the reference of a model, named as in requests or in answers, or those of all models.
     pub(super) fn forget(&self, named: Option<&str>) {
         let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
-        models.values().for_each(|model| model.forget(named));
+        for model in models.values() {
+            model.forget(named);
+        }
     }
 
     /// Returns what is known of each place, for each model.
@@ -135,7 +146,7 @@ impl ModelGate {
         self.state().reference.clone()
     }
 
-    /// Replaces the vectors to compare with.
+    /// Notes the vectors to compare with, as they are stored.
     pub(super) fn set_reference(&self, reference: Reference) -> Arc<Reference> {
         let reference = Arc::new(reference);
         self.state().reference = Some(Arc::clone(&reference));
@@ -147,11 +158,13 @@ impl ModelGate {
         let mut state = self.state();
         let answered = state.reference.as_ref().map(|reference| Arc::clone(&reference.model));
         if named.is_none_or(|named| named == &*self.asked || answered.is_some_and(|model| named == &*model)) {
-            state.reference = None;
-            for place in &mut state.places {
-                (place.verdict, place.until) = (Agreement::Unknown, None);
-            }
+            state.replace(None);
         }
+    }
+
+    /// Replaces the vectors to compare with. Verdicts on other places are about the former ones, so they end.
+    pub(super) fn renew(&self, reference: Reference) {
+        self.state().replace(Some(Arc::new(reference)));
     }
 
     /// Notes a verdict, which is confirmed after `every`, if that is set.

@@ -381,14 +381,11 @@ fn as_seen_by_callers(failure: Failure, place: &TargetPlace) -> Failure {
 fn moves_on(failure: &Failure) -> bool {
     let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
     match failure.class {
-        Class::Throttled => true,
+        // The first three depend on the request and on this process. A budget covers the calls to all targets.
+        Class::InvalidAnswer(AnswerFault::TooLarge | AnswerFault::NoRoom | AnswerFault::OtherDimension(_), _)
+        | Class::OverBudget(_) => false,
+        Class::Throttled | Class::NotInTime { .. } | Class::InvalidAnswer(..) => true,
         Class::Refused => matches!(status, 401 | 403 | 404),
-        // These depend on the request and on this process.
-        Class::InvalidAnswer(AnswerFault::TooLarge | AnswerFault::NoRoom | AnswerFault::OtherDimension(_), _) => false,
-        Class::InvalidAnswer(..) => true,
-        // A budget covers the calls to all targets.
-        Class::OverBudget(_) => false,
-        Class::NotInTime { .. } => true,
         Class::Unavailable(reason) => !matches!(
             reason,
             UnavailableReason::Timeout
