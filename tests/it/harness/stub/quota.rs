@@ -90,7 +90,7 @@ pub(crate) struct Quotas {
 
 impl Counted {
     /// Returns the amount that may be used at once, of a limit per minute.
-    pub(super) fn capacity(self, per_minute: f64) -> f64 {
+    pub(crate) fn capacity(self, per_minute: f64) -> f64 {
         match self {
             Self::Bucket { capacity } => per_minute * capacity,
             Self::Window { length, .. } => per_minute * length.as_secs_f64() / SECONDS_PER_MINUTE,
