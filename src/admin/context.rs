@@ -34,7 +34,7 @@ pub struct AdminContext {
     pub finder: Finder,
     /// Readiness of the process.
     pub lifecycle: Arc<Lifecycle>,
-    /// Makes the calls; tells the state of several targets.
+    /// Makes the calls; tells the rate limits and the state of several targets.
     pub batcher: Arc<Batcher>,
     /// Counts what calls have cost today.
     pub spend: Arc<SpendGuard>,

@@ -14,6 +14,7 @@ mod guard;
 mod health;
 mod moving;
 mod performance;
+mod rate_limits;
 mod reply;
 mod savings;
 mod service;

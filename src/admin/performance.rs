@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::AdminContext;
 use super::cache;
 use super::guard::Detail;
+use super::rate_limits;
 use super::reply::{self, AdminResponse, Refusal, gigabytes, rounded};
 use super::savings;
 use super::targets;
@@ -34,6 +35,7 @@ pub(super) fn figures(context: &AdminContext, detail: Detail) -> Value {
         "savings": savings::figures(context),
         "latency_ms": latencies(context),
         "targets": targets::figures(context),
+        "rate_limits": rate_limits::figures(context),
     })
 }
 

@@ -65,6 +65,7 @@ mod picture;
 mod process;
 mod protocol;
 mod randomised;
+mod rate_limits;
 mod real_model;
 mod redis;
 mod reloading;

@@ -49,7 +49,9 @@ fn live_keys() -> String {
 
 #[test]
 fn the_documentation_of_keys_is_generated_from_the_table() {
-    for (name, blocks) in [("BUDGETS.md", 1), ("CACHING.md", 1), ("CONFIGURATION.md", 3), ("RATE_LIMITS.md", 2), ("TIERS.md", 2)] {
+    for (name, blocks) in
+        [("BUDGETS.md", 1), ("CACHING.md", 1), ("CONFIGURATION.md", 3), ("RATE_LIMITS.md", 2), ("TIERS.md", 2)]
+    {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
         let written = fs::read_to_string(&path).unwrap();
         assert_eq!(written.matches("<!-- keys of ").count(), blocks, "docs/{name} has {blocks} tables of keys");

@@ -46,6 +46,17 @@ async fn the_figures_of_the_ops_port_show_each_target() {
 }
 
 #[tokio::test]
+async fn rate_limits_are_shown_for_each_target() {
+    let group = Group::start(2).await;
+    group.embed(&["x"]).await;
+    let url = format!("http://{}/api/performance/stats", group.inside.admin());
+    let shown = group.inside.client.get(&url).await.json()["rate_limits"].clone();
+    let places: Vec<_> = shown.as_array().expect("a list").iter().map(|row| (&row["target"], &row["model"])).collect();
+    assert!(places.contains(&(&json!("a"), &json!("tiny"))), "{shown}");
+    assert!(places.iter().all(|(target, _)| !target.is_null()), "{shown}");
+}
+
+#[tokio::test]
 async fn without_targets_there_are_no_figures_of_targets() {
     let inside = Inside::start("mock:", &[]).await;
     let url = format!("http://{}/api/performance/stats", inside.admin());
