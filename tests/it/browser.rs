@@ -237,8 +237,22 @@ fn targets_are_shown_with_calls_share_failures_and_state() {
 }
 
 #[test]
-fn a_single_upstream_has_no_card_of_targets() {
-    assert_eq!(play("single")["visible"], false);
+fn cards_of_targets_and_of_rate_limits_are_shown_only_if_there_are_any() {
+    let report = play_with("single", &[("VECHO_PACE_MODE", "off")]);
+    assert_eq!((&report["targets"], &report["limits"]), (&json!(false), &json!(false)));
+    assert_eq!(play("single")["limits"], true, "the upstream reports its limits");
+}
+
+#[test]
+fn rate_limits_are_shown_with_the_calls_that_wait_for_them() {
+    // A sixth may be used at once, so the third call waits.
+    let report = play_with("limited", &[("VECHO_PACE_REQUESTS_PER_MINUTE", "12")]);
+    assert_eq!(report["before"], "free", "{report}");
+    let waiting = report["waiting"].as_array().expect("a row");
+    assert_eq!(waiting[1], "waits for requests", "{report}");
+    assert_eq!(waiting[2], "0 left of 12 a minute", "{report}");
+    assert!(contains(&waiting[3], "a minute"), "{report}");
+    assert_eq!(waiting[4..], ["1", "0", "0"], "{report}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ import { Feed } from "./feed.js";
 import { duration, time } from "./format.js";
 import { headline, lost, warn } from "./headline.js";
 import { History } from "./history.js";
-import { MemoryPanel, RecentPanel, batches, budgets, bypasses, incidents, models, outcomes, standIns, targets, tiers, upstream } from "./panels.js";
+import { MemoryPanel, RecentPanel, batches, budgets, bypasses, incidents, models, outcomes, rateLimits, standIns, targets, tiers, upstream } from "./panels.js";
 
 const LINKS = {
   connecting: ["none", "connecting"],
@@ -46,6 +46,7 @@ function draw() {
   memory.show(now);
   tiers(now);
   targets(now);
+  rateLimits(now);
   budgets(now);
   models(now);
   offer(now);

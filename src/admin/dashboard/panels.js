@@ -192,6 +192,25 @@ export function targets({ stats }) {
   fillTable(byId("targets"), targetTable, rows, "No targets");
 }
 
+const limitTable = table("Rate limits", [["model"], ["calls"], ["requests", "n"], ["tokens", "n"], ["interactive waiting", "n"], ["bulk waiting", "n"], ["under way", "n more"]]);
+
+/** Shows rate limits that are known and calls that wait for them, if there are any. */
+export function rateLimits({ stats }) {
+  if (same("limits", stats.rate_limits)) return;
+  const found = (stats.rate_limits ?? []).filter(({ requests, tokens, found_per_minute: rate, status }) => requests || tokens || rate || status !== "free");
+  byId("rate-limits-card").hidden = !found.length;
+  const rows = found.map(({ target, model, status, requests, tokens, found_per_minute: rate, held_seconds: held, waiting, in_flight: calls }) =>
+    element("tr", { "data-model": model },
+      element("th", { scope: "row" }, target ? `${model} at ${target}` : model),
+      cell("", element("span", { class: "dotted", "data-level": status === "free" ? "good" : "warn" }, held ? `${status}, ${number(held)}\u00a0s to go` : status)),
+      cell("n", left(requests) ?? (rate ? `about ${compact(rate)} a minute` : "–")),
+      cell("n", left(tokens) ?? "–"),
+      ...[["n", waiting.interactive], ["n", waiting.bulk], ["n more", calls]].map(([kind, value]) => cell(kind, figure(value, compact(value), number(value))))));
+  fillTable(byId("rate-limits"), limitTable, rows, "No rate limits");
+}
+
+const left = (limit) => limit && `${compact(Math.max(0, Math.floor(limit.left)))} left of ${compact(limit.per_minute)} a minute`;
+
 const modelTable = table("Models and namespaces", [["model"], ["namespace"], ["inputs", "n"], ["requests", "n more"], ["tokens billed", "n more"], ["tokens saved", "n"], ["saved", "wide"], ["billed", "n more"], ["money saved", "n"], ["per million", "n more"]]);
 
 export function models({ stats: { savings } }) {

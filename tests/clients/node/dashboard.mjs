@@ -226,7 +226,24 @@ async function single({ open }) {
   await linked(page, "live");
   await embed("a");
   await caughtUp(page);
-  return { visible: await page.locator("#targets-card").isVisible() };
+  return { targets: await page.locator("#targets-card").isVisible(), limits: await page.locator("#rate-limits-card").isVisible() };
+}
+
+/** More calls than the rate limit admits. */
+async function limited({ open }) {
+  const page = await open(OPS_URL);
+  await linked(page, "live");
+  const row = () => page.locator("#rate-limits tbody tr").evaluate((row) => [...row.cells].map((cell) => cell.textContent));
+  await embed("a");
+  await embed("b");
+  await page.waitForSelector("#rate-limits tbody tr");
+  const [, before] = await row();
+  const last = embed("c");
+  await until("a call to wait", async () => (await row())[1] !== "free");
+  const waiting = await row();
+  await last;
+  await until("it to go", async () => (await row())[1] === "free");
+  return { before, waiting };
 }
 
 async function hostile({ open }) {
@@ -383,7 +400,7 @@ async function looks({ open }) {
   return { report, themes };
 }
 
-const scenarios = { figures, reload, actions, pending, outage, gone, bypassed, several, single, hostile, token, restart, keyboard, looks };
+const scenarios = { figures, reload, actions, pending, outage, gone, bypassed, several, single, limited, hostile, token, restart, keyboard, looks };
 const browser = await launch();
 const report = await scenarios[SCENARIO](browser);
 await browser.close();
