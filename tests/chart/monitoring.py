@@ -58,8 +58,8 @@ def named():
 
 
 def optional():
-    """Returns the names of series that exist only with `drift.every` or with targets, whose own tests scrape them."""
-    return {name for name in named() if re.match(r"vecho_(model_drifted|model_difference|target_)", name)}
+    """Returns the names of series that exist only with `drift.every`, targets or rate limits, whose own tests scrape them."""
+    return {name for name in named() if re.match(r"vecho_(model_drifted|model_difference|target_|pace_(limit|left|held))", name)}
 
 
 def every_referenced_metric_exists():
