@@ -49,7 +49,7 @@ fn shown(reports: Vec<PaceReport>) -> Value {
         let added = ModelLimits::of(&figures);
         match models.entry((target, model)) {
             std::collections::btree_map::Entry::Vacant(place) => drop(place.insert(added)),
-            std::collections::btree_map::Entry::Occupied(mut place) => place.get_mut().add(added),
+            std::collections::btree_map::Entry::Occupied(mut place) => place.get_mut().add(&added),
         }
     }
     let mut models: Vec<_> = models.into_iter().collect();
@@ -106,7 +106,7 @@ impl ModelLimits {
     }
 
     /// Adds those of another credential. The scarcer limits are shown.
-    fn add(&mut self, other: Self) {
+    fn add(&mut self, other: &Self) {
         let least = |one: Option<f64>, other: Option<f64>| match (one, other) {
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -168,8 +168,8 @@ mod tests {
         in_flight: 0,
     };
 
-    fn limit(per_minute: f64, left: f64) -> Option<LimitFigures> {
-        Some(LimitFigures { per_minute, left })
+    const fn limit(per_minute: f64, left: f64) -> LimitFigures {
+        LimitFigures { per_minute, left }
     }
 
     fn report(target: &str, model: &str, figures: PaceFigures) -> PaceReport {
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn the_status_names_what_calls_wait_for() {
         let waiting = PaceFigures { bulk_waiting: 1, ..IDLE };
-        let (requests, tokens) = (limit(60.0, 6.0), limit(1_000.0, 50.0));
+        let (requests, tokens) = (Some(limit(60.0, 6.0)), Some(limit(1_000.0, 50.0)));
         for (figures, status) in [
             (IDLE, "free"),
             (PaceFigures { requests, ..IDLE }, "free"),
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn credentials_of_one_model_are_added_and_the_scarcer_limit_is_shown() {
-        let one = PaceFigures { requests: limit(60.0, 50.0), bulk_waiting: 2, in_flight: 1, ..IDLE };
-        let other = PaceFigures { requests: limit(600.0, 60.0), held: Duration::from_millis(1_500), ..one };
+        let one = PaceFigures { requests: Some(limit(60.0, 50.0)), bulk_waiting: 2, in_flight: 1, ..IDLE };
+        let other = PaceFigures { requests: Some(limit(600.0, 60.0)), held: Duration::from_millis(1_500), ..one };
         let shown = shown(vec![report("a", "m", one), report("a", "m", other), report("b", "m", IDLE)]);
         let first = json!({
             "target": "a", "model": "m", "credentials": 2, "status": "held after a refusal",

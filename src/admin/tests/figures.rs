@@ -35,7 +35,8 @@ async fn stats_have_exactly_the_documented_fields() {
         end(&context, Outcome::Hit, Duration::from_millis(ms));
     }
     let stats = get(&context, "/api/performance/stats").await.json();
-    assert_eq!(keys(&stats), ["embedding_cache", "latency_ms", "performance_monitor", "savings", "system_info"]);
+    let parts = ["embedding_cache", "latency_ms", "performance_monitor", "rate_limits", "savings", "system_info"];
+    assert_eq!(keys(&stats), [&parts[..], &["targets"]].concat());
     let monitor = &stats["performance_monitor"];
     let names = ["avg_response_time_ms", "error_rate", "max", "p50", "p95", "p99"];
     let more = ["requests_per_second", "total_requests", "uptime_seconds"];
