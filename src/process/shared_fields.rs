@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 /// Fields by name: the name of a replica is part of each.
-pub type Fields = BTreeMap<String, String>;
+pub type ReplicaFields = BTreeMap<String, String>;
 
 /// A store of fields that several replicas reach.
 pub trait SharedFields: Send + Sync {
@@ -18,7 +18,7 @@ pub trait SharedFields: Send + Sync {
     fn exchange<'a>(
         &'a self,
         table: &'a str,
-        own: &'a Fields,
+        own: &'a ReplicaFields,
         kept_for: Duration,
-    ) -> BoxFuture<'a, Result<Fields, String>>;
+    ) -> BoxFuture<'a, Result<ReplicaFields, String>>;
 }

@@ -16,7 +16,7 @@ use super::amount::SpendAmount;
 use super::file::{SavedSpend, SpendFile, new_replica};
 use super::guard::SpendGuard;
 use super::shared::{KEPT_FOR, divide, field, table};
-use crate::process::shared_fields::{Fields, SharedFields};
+use crate::process::shared_fields::{ReplicaFields, SharedFields};
 
 /// Interval of the exchange with other replicas while the counts change here.
 const STEP: Duration = Duration::from_millis(250);
@@ -173,7 +173,7 @@ impl SpendKeeper {
         if may_write && let Some(read) = kept.from_file.take() {
             // What this replica wrote before a kill may be newer than its file.
             let day = self.guard.rolled().day;
-            match shared.exchange(&table(day), &Fields::new(), KEPT_FOR).await {
+            match shared.exchange(&table(day), &ReplicaFields::new(), KEPT_FOR).await {
                 Ok(fields) => self.catch_up(day, &divide(&fields, &kept.replica).0, &read),
                 Err(cause) => {
                     kept.from_file = Some(read);
@@ -186,7 +186,7 @@ impl SpendKeeper {
         if !is_due && !is_last {
             return;
         }
-        let own = if may_write { own } else { Fields::new() };
+        let own = if may_write { own } else { ReplicaFields::new() };
         match shared.exchange(&table(day), &own, KEPT_FOR).await {
             Ok(fields) => {
                 self.guard.rolled().learn_others(day, &divide(&fields, &kept.replica).1);
@@ -211,7 +211,7 @@ impl SpendKeeper {
         }
     }
 
-    fn fields(&self, replica: &str) -> (u64, u64, Fields) {
+    fn fields(&self, replica: &str) -> (u64, u64, ReplicaFields) {
         let book = self.guard.rolled();
         let own = book.rows.iter().map(|(name, row)| (field(replica, name), row.committed().to_text())).collect();
         (book.day, book.changes, own)

@@ -2,7 +2,7 @@
 //!
 //! A fetch reserves the tokens that it expects to cost before it calls. Each call adds what it did cost when it ends,
 //! and the reservation is given back. So concurrent requests exceed a budget at most by the errors of their estimates.
-//! The counts survive a restart in a small file, and replicas share them through a [`SharedFields`].
+//! The counts survive a restart in a small file, and replicas share them through a [`SharedFields`](crate::process::shared_fields::SharedFields).
 
 mod amount;
 mod book;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::amount::SpendAmount;
-use crate::process::shared_fields::Fields;
+use crate::process::shared_fields::ReplicaFields;
 
 /// Time for which a day's counts are kept after the last write. The clocks of replicas may differ by hours.
 pub(super) const KEPT_FOR: Duration = Duration::from_hours(48);
@@ -25,7 +25,10 @@ pub(super) fn field(replica: &str, name: &str) -> String {
 
 /// Divides the fields of all replicas: the amounts of one replica, and the sums of all others, by budget. Fields that
 /// cannot be read are left out.
-pub(super) fn divide(fields: &Fields, replica: &str) -> (BTreeMap<String, SpendAmount>, BTreeMap<String, SpendAmount>) {
+pub(super) fn divide(
+    fields: &ReplicaFields,
+    replica: &str,
+) -> (BTreeMap<String, SpendAmount>, BTreeMap<String, SpendAmount>) {
     let (mut own, mut others) = (BTreeMap::new(), BTreeMap::<String, SpendAmount>::new());
     for (field, text) in fields {
         let (Some((holder, name)), Ok(amount)) = (field.split_once(':'), text.parse::<SpendAmount>()) else {

@@ -10,12 +10,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::call::Call;
-use super::job::{BodyForm, CallJob};
+use super::job::{BodyForm, CallJob, body_for, content_of};
 use super::lane_queue::{LaneQueue, merge, next_in_time};
 use super::memory_budget::MemoryBudget;
 use super::paced::wait_for_turn;
@@ -30,7 +29,7 @@ use crate::key::{Key, KeyMap};
 use crate::observe::metrics::Metrics;
 use crate::process::shared_fields::SharedFields;
 use crate::process::tasks::Tasks;
-use crate::wire::{Encoding, Input, RequestForm, Space, WrittenEncoding, write_request};
+use crate::wire::Space;
 
 /// Lane in which a miss waits. Two misses share a call only if their lanes have the same id.
 #[derive(Clone, Debug)]
@@ -363,40 +362,6 @@ impl Batcher {
         }
         made.map_err(|failure| Failure { is_own: form == BodyForm::Own, ..failure })
     }
-}
-
-/// Returns the body of a call, the number of its inputs, the encoding that it asks for, and whether it repeats an input.
-fn content_of(job: &CallJob, form: BodyForm) -> (Bytes, usize, Encoding, bool) {
-    match (form, &*job.batch) {
-        (BodyForm::Own, [piece]) => {
-            let own = piece.own();
-            (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
-        }
-        _ => (
-            body_for(job, BodyForm::Written, (&job.properties.space, None)),
-            job.load().inputs,
-            job.properties.encoding,
-            false,
-        ),
-    }
-}
-
-/// Writes the body of a call for a space. vecho's own form keeps the form of the requests as far as possible. The
-/// caller's own request keeps its repetitions and its spelling. `encoding` replaces that of the form.
-fn body_for(job: &CallJob, form: BodyForm, (space, encoding): (&Space, Option<Encoding>)) -> Bytes {
-    let spelled = |form: RequestForm| match encoding {
-        Some(encoding) => RequestForm { encoding: WrittenEncoding::Value(encoding), ..form },
-        None => form,
-    };
-    let user = job.properties.user.as_deref();
-    if let (BodyForm::Own, [piece]) = (form, &*job.batch) {
-        let (own, distinct) = (piece.own(), piece.inputs());
-        let inputs: Vec<&Input<'_>> = own.slots.iter().filter_map(|slot| distinct.get(*slot as usize)).collect();
-        return write_request(space, &inputs, spelled(own.form), user);
-    }
-    let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
-    let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
-    write_request(space, &inputs, spelled(RequestForm { is_single, ..job.properties.form }), user)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -2,12 +2,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::permit::Claim;
 use super::piece::{Piece, load_of};
 use super::sizing::{LaneSize, Load};
 use super::{Class, Failure, LaneProperties};
 use crate::config::Priority;
 use crate::key::Key;
+use crate::wire::{Encoding, Input, RequestForm, Space, WrittenEncoding, write_request};
 
 /// Inputs that are sent together in one call.
 pub(super) struct CallJob {
@@ -72,4 +75,38 @@ impl CallJob {
         let is_refused = !matches!(failure.class, Class::InvalidAnswer(..));
         !(is_same && is_refused) && failure.may_be_of_the_form() && piece.own().inputs() <= accepted_inputs
     }
+}
+
+/// Returns the body of a call, the number of its inputs, the encoding that it asks for, and whether it repeats an input.
+pub(super) fn content_of(job: &CallJob, form: BodyForm) -> (Bytes, usize, Encoding, bool) {
+    match (form, &*job.batch) {
+        (BodyForm::Own, [piece]) => {
+            let own = piece.own();
+            (own.body.clone(), own.inputs(), own.form.encoding.meaning(), own.has_repetitions())
+        }
+        _ => (
+            body_for(job, BodyForm::Written, (&job.properties.space, None)),
+            job.load().inputs,
+            job.properties.encoding,
+            false,
+        ),
+    }
+}
+
+/// Writes the body of a call for a space. vecho's own form keeps the form of the requests as far as possible. The
+/// caller's own request keeps its repetitions and its spelling. `encoding` replaces that of the form.
+pub(super) fn body_for(job: &CallJob, form: BodyForm, (space, encoding): (&Space, Option<Encoding>)) -> Bytes {
+    let spelled = |form: RequestForm| match encoding {
+        Some(encoding) => RequestForm { encoding: WrittenEncoding::Value(encoding), ..form },
+        None => form,
+    };
+    let user = job.properties.user.as_deref();
+    if let (BodyForm::Own, [piece]) = (form, &*job.batch) {
+        let (own, distinct) = (piece.own(), piece.inputs());
+        let inputs: Vec<&Input<'_>> = own.slots.iter().filter_map(|slot| distinct.get(*slot as usize)).collect();
+        return write_request(space, &inputs, spelled(own.form), user);
+    }
+    let inputs: Vec<&Input<'_>> = job.batch.iter().flat_map(Piece::inputs).collect();
+    let is_single = job.batch.iter().all(|piece| piece.own().form.is_single);
+    write_request(space, &inputs, spelled(RequestForm { is_single, ..job.properties.form }), user)
 }

@@ -102,7 +102,7 @@ impl CallExecutor {
         let may_wait = call.waits && failure.class == Class::Throttled && failure.may_be_retried();
         // A call that exceeds a whole minute's limit is refused again, whenever it is sent.
         let is_too_large = failure.too_large_by().is_some();
-        may_wait && !is_too_large && self.pacer(properties).is_some_and(|pacer| !pacer.is_hopeless())
+        may_wait && !is_too_large && self.pacer(properties).is_some_and(|pacer| pacer.holds())
     }
 }
 

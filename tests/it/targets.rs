@@ -134,6 +134,17 @@ async fn a_target_that_limits_the_rate_is_left_before_any_wait() {
 }
 
 #[tokio::test]
+async fn without_pacing_the_refusal_of_the_last_target_reaches_the_caller_although_it_has_a_limit() {
+    let limited = |_| json!({"requests_per_minute": 6_000});
+    let group = Group::with(1, limited, &[("pace.mode", "off"), ("retry.max_attempts", "2")]).await;
+    group.embed(&["x"]).await;
+    group.stubs[0].always(Behaviour::RateLimit { retry_after_ms: 0 });
+    let before = group.calls(0).len();
+    assert_eq!(group.embed(&["y"]).await.status, 429);
+    assert!(group.calls(0).len() - before <= 3, "{} calls", group.calls(0).len() - before);
+}
+
+#[tokio::test]
 async fn a_target_with_other_weights_never_serves_and_is_reported() {
     let group = Group::start(3).await;
     group.stubs[1].always(other_weights());

@@ -5,15 +5,15 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::tier::RedisTier;
-use crate::process::shared_fields::{Fields, SharedFields};
+use crate::process::shared_fields::{ReplicaFields, SharedFields};
 
 impl SharedFields for RedisTier {
     fn exchange<'a>(
         &'a self,
         table: &'a str,
-        own: &'a Fields,
+        own: &'a ReplicaFields,
         kept_for: Duration,
-    ) -> BoxFuture<'a, Result<Fields, String>> {
+    ) -> BoxFuture<'a, Result<ReplicaFields, String>> {
         Box::pin(async move {
             let manager = &self.manager;
             let Some(link) = manager.status.link() else {

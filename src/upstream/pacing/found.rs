@@ -89,10 +89,9 @@ impl FoundRate {
         let (rate, seconds) = (self.bucket.per_second(), passed.min(1.0));
         let quick = rate * QUICK.powf(seconds);
         let next = match self.refused_at {
-            None => quick,
             Some(refused) if rate < refused * NEAR => quick.min(refused * NEAR),
             Some(refused) if rate < refused * BEYOND => rate + refused * SLOW * seconds,
-            Some(_) => quick,
+            None | Some(_) => quick,
         };
         self.set(next, now);
     }

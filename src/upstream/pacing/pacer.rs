@@ -154,9 +154,11 @@ impl Pacer {
         self.state().used(Instant::now())
     }
 
-    /// Returns true if the service accepts no call at all, so waiting does not help.
-    pub(in crate::upstream) fn is_hopeless(&self) -> bool {
-        self.state().hold.is_hopeless(Instant::now())
+    /// Returns true if a call that the service refuses for its rate may be admitted later. A pacer that does not learn
+    /// holds no call back, and a service that accepts no call at all does not limit the rate.
+    pub(in crate::upstream) fn holds(&self) -> bool {
+        let state = self.state();
+        state.learns() && !state.hold.is_hopeless(Instant::now())
     }
 
     /// Returns the name of the model.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::share::{equal_share, share_of};
-use crate::process::shared_fields::Fields;
+use crate::process::shared_fields::ReplicaFields;
 
 /// Time after which a replica that writes nothing new is gone.
 const GONE_AFTER: Duration = Duration::from_secs(10);
@@ -41,7 +41,7 @@ fn read(text: &str) -> Option<(u64, f64)> {
 
 impl Replicas {
     /// Takes over the fields of all replicas. Those that cannot be read are left out.
-    pub(super) fn learn(&mut self, own: &str, fields: &Fields, now: Instant) {
+    pub(super) fn learn(&mut self, own: &str, fields: &ReplicaFields, now: Instant) {
         for (name, text) in fields.iter().filter(|(name, _)| *name != own) {
             let Some((sequence, wanted)) = read(text) else { continue };
             let is_new = self.others.get(name).is_none_or(|known| known.sequence != sequence);

@@ -14,7 +14,7 @@ use super::pacer::Pacer;
 use super::pacers::Pacers;
 use super::replicas::{Replicas, field};
 use crate::process::random;
-use crate::process::shared_fields::{Fields, SharedFields};
+use crate::process::shared_fields::{ReplicaFields, SharedFields};
 
 /// Interval of looks at the pacers.
 const STEP: Duration = Duration::from_millis(250);
@@ -73,7 +73,7 @@ impl PaceSharing {
 
     async fn exchange(&self, table: String, pacer: Arc<Pacer>) -> Result<(), String> {
         let (sequence, wanted) = pacer.next_exchange();
-        let own = Fields::from([(self.replica.clone(), field(sequence, wanted))]);
+        let own = ReplicaFields::from([(self.replica.clone(), field(sequence, wanted))]);
         match self.store.exchange(&table, &own, KEPT_FOR).await {
             Ok(fields) => {
                 pacer.learn_others(

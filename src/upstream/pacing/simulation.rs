@@ -8,7 +8,7 @@ use super::limits::SetLimits;
 use super::replicas::field;
 use super::state::PaceState;
 use super::turn_order::TurnOrder;
-use crate::process::shared_fields::Fields;
+use crate::process::shared_fields::ReplicaFields;
 
 const REPLICAS: usize = 100;
 /// The limit of all together, in calls a second.
@@ -29,7 +29,7 @@ struct Replica {
 struct World {
     now: Instant,
     replicas: Vec<Replica>,
-    store: Fields,
+    store: ReplicaFields,
     exchanges: usize,
     is_redis_gone: bool,
 }
@@ -47,7 +47,7 @@ impl World {
             exchanges_at: now + number * SECOND / 100,
         };
         let replicas = (0..).take(REPLICAS).map(replica).collect();
-        Self { now, replicas, store: Fields::new(), exchanges: 0, is_redis_gone: false }
+        Self { now, replicas, store: ReplicaFields::new(), exchanges: 0, is_redis_gone: false }
     }
 
     /// Runs for some seconds. `arriving` is the number of new calls of each replica in each step; a replica has at most
@@ -159,7 +159,7 @@ fn a_replica_with_few_calls_hardly_waits() {
             return 50;
         }
         step.set(step.get() + 1);
-        usize::from(step.get() % 20 == 0)
+        usize::from(step.get().is_multiple_of(20))
     };
     world.run(20, some);
     let made = world.run(20, some);

@@ -100,6 +100,11 @@ impl PaceState {
         }
     }
 
+    /// Returns true if limits are learned from the service's answers.
+    pub(super) const fn learns(&self) -> bool {
+        self.learns
+    }
+
     /// Counts a waiting call.
     pub(super) fn queue(&mut self, order: TurnOrder, now: Instant) {
         self.demand.wait(now);

@@ -7,6 +7,7 @@ mod overview;
 mod place;
 mod reference;
 mod router;
+mod verdict;
 
 pub use canary::{CANARY_TEXTS, canary_keys};
 pub use place::TargetPlace;

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::gate::{Agreement, Gate, ModelGate, PlaceHold, Standing};
 use super::place::{TargetPlace, rebased};
 use super::reference::References;
+use super::verdict::{as_seen_by_callers, moves_on, worse};
 use crate::config::{Config, Live};
 use crate::key::Key;
 use crate::observe::logs::{Throttled, shorten_for_log};
@@ -22,7 +23,7 @@ use crate::upstream::pacing::{Pacer, TurnOrder, TurnWish};
 use crate::upstream::permit::{CallPermit, Claim};
 use crate::upstream::piece::Piece;
 use crate::upstream::{Class, Failure, LaneProperties, PaceReport, UnavailableReason};
-use crate::wire::{AnswerFault, Encoding};
+use crate::wire::Encoding;
 
 /// Pause before another look if every place has its maximum of calls in flight.
 const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -367,42 +368,6 @@ impl Several {
             Agreement::Agrees => Next::Go(chosen),
             Agreement::Unknown | Agreement::Disagrees => Next::Examine(chosen),
         }
-    }
-}
-
-/// Removes an answer that vecho cannot read, unless it is the first target's: callers would read it as one of that.
-fn as_seen_by_callers(failure: Failure, place: &TargetPlace) -> Failure {
-    let is_foreign = place.index > 0 && matches!(failure.class, Class::InvalidAnswer(..));
-    if is_foreign { Failure { reply: None, ..failure } } else { failure }
-}
-
-/// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
-/// of the target's own key, or of its models, is not.
-fn moves_on(failure: &Failure) -> bool {
-    let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
-    match failure.class {
-        // The first three depend on the request and on this process. A budget covers the calls to all targets.
-        Class::InvalidAnswer(AnswerFault::TooLarge | AnswerFault::NoRoom | AnswerFault::OtherDimension(_), _)
-        | Class::OverBudget(_) => false,
-        Class::Throttled | Class::NotInTime { .. } | Class::InvalidAnswer(..) => true,
-        Class::Refused => matches!(status, 401 | 403 | 404),
-        Class::Unavailable(reason) => !matches!(
-            reason,
-            UnavailableReason::Timeout
-                | UnavailableReason::MergeTimeout
-                | UnavailableReason::Expired
-                | UnavailableReason::Stopping
-        ),
-    }
-}
-
-/// Returns the failure that says more of the request: an answer before an outage.
-fn worse(last: Option<Failure>, failure: Failure) -> Failure {
-    match last {
-        Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
-        // Without its reply, an answer that cannot be read says nothing.
-        Some(last) if matches!(failure.class, Class::InvalidAnswer(..)) && failure.reply.is_none() => last,
-        _ => failure,
     }
 }
 

@@ -22,6 +22,7 @@ async fn failed_calls_that_were_not_billed_give_their_reservation_back() {
         ("fallback.mode", "error"),
         ("breaker.failures", "0"),
         ("retry.max_attempts", "1"),
+        ("pace.mode", "off"),
     ];
     let vecho = Inside::start(&stub.base_url(), &pairs).await;
     let body = of_tokens("fails", 10);

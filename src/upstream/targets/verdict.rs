@@ -1,0 +1,41 @@
+//! What the failure of a call at one place means for the other places, and for the caller.
+
+use super::place::TargetPlace;
+use crate::upstream::{Class, Failure, UnavailableReason};
+use crate::wire::AnswerFault;
+
+/// Removes an answer that vecho cannot read, unless it is the first target's: callers would read it as one of that.
+pub(super) fn as_seen_by_callers(failure: Failure, place: &TargetPlace) -> Failure {
+    let is_foreign = place.index > 0 && matches!(failure.class, Class::InvalidAnswer(..));
+    if is_foreign { Failure { reply: None, ..failure } } else { failure }
+}
+
+/// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
+/// of the target's own key, or of its models, is not.
+pub(super) fn moves_on(failure: &Failure) -> bool {
+    let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
+    match failure.class {
+        // The first three depend on the request and on this process. A budget covers the calls to all targets.
+        Class::InvalidAnswer(AnswerFault::TooLarge | AnswerFault::NoRoom | AnswerFault::OtherDimension(_), _)
+        | Class::OverBudget(_) => false,
+        Class::Throttled | Class::NotInTime { .. } | Class::InvalidAnswer(..) => true,
+        Class::Refused => matches!(status, 401 | 403 | 404),
+        Class::Unavailable(reason) => !matches!(
+            reason,
+            UnavailableReason::Timeout
+                | UnavailableReason::MergeTimeout
+                | UnavailableReason::Expired
+                | UnavailableReason::Stopping
+        ),
+    }
+}
+
+/// Returns the failure that says more of the request: an answer before an outage.
+pub(super) fn worse(last: Option<Failure>, failure: Failure) -> Failure {
+    match last {
+        Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
+        // Without its reply, an answer that cannot be read says nothing.
+        Some(last) if matches!(failure.class, Class::InvalidAnswer(..)) && failure.reply.is_none() => last,
+        _ => failure,
+    }
+}
