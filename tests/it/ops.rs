@@ -45,7 +45,8 @@ async fn stats_and_health_have_the_documented_fields_and_count_traffic() {
     vecho.embed(ask("tiny", &["a", "b"])).await;
     vecho.embed(ask("tiny", &["a", "b", "c"])).await;
     let stats = get(&vecho, "/api/performance/stats").await.json();
-    assert_eq!(keys(&stats), ["embedding_cache", "latency_ms", "performance_monitor", "savings", "system_info"]);
+    let figures = ["embedding_cache", "latency_ms", "performance_monitor", "rate_limits", "savings", "system_info"];
+    assert_eq!(keys(&stats), [&figures[..], &["targets"]].concat());
     let monitor =
         ["avg_response_time_ms", "error_rate", "max", "p50", "p95", "p99", "requests_per_second", "total_requests"];
     assert_eq!(keys(&stats["performance_monitor"]), [&monitor[..], &["uptime_seconds"]].concat());
