@@ -213,7 +213,8 @@ impl Batcher {
         }
         // The caller must have its answer before its own time is over.
         let until = deadline.checked_sub(TELL_AHEAD).unwrap_or(deadline);
-        wait_for_turn(&pacer, (&wish, claim), until, &self.metrics).await.map(Some)
+        let is_up = || self.router.pacer(&worker.properties).is_some();
+        wait_for_turn(&pacer, (&wish, claim), (until, &is_up), &self.metrics).await
     }
 
     /// Fails what is left of a worker's submission, because its turn would come too late. If nothing is left, another

@@ -9,7 +9,7 @@ use tokio::time::{Instant, timeout_at};
 use super::answered::{Answered, CallInfo};
 use super::breaker::Pass;
 use super::call::Call;
-use super::next_step::{NextStep, Tries};
+use super::next_step::{FIRST_AGAIN, NextStep, Tries};
 use super::pacing::{PaceTurn, Pacers};
 use super::permit::CallPermit;
 use super::piece::{Piece, load_of};
@@ -125,9 +125,8 @@ impl CallExecutor {
             };
             let took = begun.elapsed();
             let deadline = retry_deadline(&deadlines, failure.class, took);
-            let is_held = self.is_held((properties, call), &failure, tries.attempts);
             let next = match call.next(&failure, &mut tries, (deadline, took, &config)) {
-                _ if is_held => NextStep::WaitForTurn,
+                _ if self.is_held((properties, call), &failure, &mut tries) => NextStep::WaitForTurn,
                 // The budget is asked last, because asking takes one of its tokens.
                 NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, properties, &config) => NextStep::GiveUp,
                 next => next,
@@ -137,7 +136,9 @@ impl CallExecutor {
             let repeated = match next {
                 NextStep::GiveUp => None,
                 NextStep::WaitForTurn => {
-                    let turn = self.next_turn((properties, call), permit, (true, took)).await;
+                    // A call that is refused again and again leaves the first turn to others.
+                    let is_first = tries.held <= FIRST_AGAIN;
+                    let turn = self.next_turn((properties, call), permit, (is_first, took)).await;
                     turn.ok().map(|turn| (turn, RetryReason::Throttled))
                 }
                 NextStep::RetryAfter(wait, reason) => {

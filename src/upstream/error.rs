@@ -167,7 +167,7 @@ impl Failure {
     /// Creates the failure for a call that would have to wait this long for its turn.
     pub fn not_in_time(wait: Duration) -> Self {
         // A client that comes back too early would only wait again.
-        let wait_s = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+        let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         let wait_s = wait_s.max(1);
         let detail = format!("its turn inside the upstream's rate limit would come in {wait_s} s, after its deadline");
         Self::new(Class::NotInTime { wait_s }, None, detail)
@@ -227,6 +227,13 @@ impl Failure {
             Class::InvalidAnswer(..) => true,
             Class::Refused => !self.concerns_the_caller(),
         }
+    }
+
+    /// Returns true if the requests of a merged call may succeed one by one. Their deadlines differ, and the earliest of
+    /// them limits the wait of the merged call.
+    pub fn is_of_the_merge(&self) -> bool {
+        let is_late = matches!(self.class, Class::NotInTime { .. });
+        is_late || self.may_be_a_neighbours() || self.may_be_of_the_load()
     }
 
     /// Returns true if fewer concurrent calls, or smaller ones, may succeed.

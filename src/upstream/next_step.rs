@@ -26,10 +26,17 @@ pub(super) enum NextStep {
     WaitForTurn,
 }
 
+/// Number of refusals up to which a call is repeated before the calls that wait for their first turn.
+pub(super) const FIRST_AGAIN: u32 = 2;
+
 /// Attempts of a call so far.
 #[derive(Default)]
 pub(super) struct Tries {
     pub(super) attempts: u32,
+    /// Number of refusals for the rate after which it waited for another turn.
+    pub(super) held: u32,
+    /// Time of the first of them.
+    pub(super) first_held: Option<Instant>,
     /// True if it was repeated because its connection ended.
     reconnected: bool,
     /// True if it was repeated because the upstream reset its stream.
@@ -39,7 +46,7 @@ pub(super) struct Tries {
 impl Tries {
     /// Returns the number of free repetitions, which do not count as attempts.
     fn free(&self) -> u32 {
-        u32::from(self.reconnected) + u32::from(self.resent)
+        u32::from(self.reconnected) + u32::from(self.resent) + self.held
     }
 
     /// Returns true if the call may be repeated for free. One reason does not use up the repetition of the other: a
@@ -91,7 +98,8 @@ impl Call<'_> {
             return NextStep::RetryAfter(Duration::ZERO, RetryReason::ReusedConnection);
         }
         // Each request of a merged call is sent separately next.
-        let is_for_each = self.is_merged() && failure.may_be_a_neighbours();
+        let is_load = failure.class == Class::Throttled && tries.held > 0;
+        let is_for_each = self.is_merged() && (is_load || failure.may_be_a_neighbours());
         let attempts_left = tries.attempts < self.attempts + tries.free();
         // Repeating a slow call would take as long again, and the caller's client repeats as well. Without vecho a
         // request has no parts, so calls for parts are repeated here.

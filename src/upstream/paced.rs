@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::call::Call;
 use super::call_executor::CallExecutor;
+use super::next_step::Tries;
 use super::pacing::{PaceReport, PaceSharing, PaceTurn, Pacer, Pacers, TurnOrder, TurnWish};
 use super::permit::{CallPermit, Claim};
 use super::piece::load_of;
@@ -15,8 +16,11 @@ use super::{Class, Failure, LaneProperties};
 use crate::observe::metrics::{BreakerState, Metrics};
 use crate::process::shared_fields::SharedFields;
 
-/// Number of times that a call for several requests is sent whole although the service refuses it for its rate.
-const MERGED_ATTEMPTS: u32 = 2;
+/// Interval in which a waiting call looks whether the upstream is still up.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// Number of times that a call for several requests waits for another turn and is sent whole again.
+const MERGED_HOLDS: u32 = 1;
 
 impl CallExecutor {
     /// Returns the pacer of a lane's calls, if calls are paced and the upstream is not known to be down.
@@ -60,14 +64,15 @@ impl CallExecutor {
         let until = retry_deadline(&call.deadlines(), Class::Throttled, took);
         call.reservation.give_up();
         permit.leave();
-        let turn = wait_for_turn(&pacer, (&wish, permit.claim()), until, &self.metrics).await;
+        let is_up = || self.breaker.state() == BreakerState::Closed;
+        let turn = wait_for_turn(&pacer, (&wish, permit.claim()), (until, &is_up), &self.metrics).await;
         let turn = turn.map_err(Failure::not_in_time)?;
         if !permit.pause(Duration::ZERO, until).await {
             return Err(Failure::not_in_time(Duration::from_secs(1)));
         }
         // The permit comes first, as in `Batcher::make`.
         call.reservation.take_again().await;
-        Ok(Some(turn))
+        Ok(turn)
     }
 
     /// Waits before a call is repeated, without its permit and without memory for its answer. Returns its next turn, or
@@ -88,35 +93,48 @@ impl CallExecutor {
         self.next_turn((properties, call), permit, (false, Duration::ZERO)).await.ok()
     }
 
-    /// Returns true if a call that failed waits for another turn.
+    /// Returns true if a call that failed waits for another turn, and counts it.
     pub(super) fn is_held(
         &self,
         (properties, call): (&LaneProperties, &Call<'_>),
         failure: &Failure,
-        attempts: u32,
+        tries: &mut Tries,
     ) -> bool {
         // The load of a call for several requests may be the cause, so each request is sent separately in the end.
-        if call.is_merged() && attempts >= MERGED_ATTEMPTS {
+        if call.is_merged() && tries.held >= MERGED_HOLDS {
             return false;
         }
-        let may_wait = call.waits && failure.class == Class::Throttled && failure.may_be_retried();
-        // A call that exceeds a whole minute's limit is refused again, whenever it is sent.
-        let is_too_large = failure.too_large_by().is_some();
-        may_wait && !is_too_large && self.pacer(properties).is_some_and(|pacer| pacer.holds())
+        if !call.waits || failure.class != Class::Throttled || !failure.may_be_retried() {
+            return false;
+        }
+        let Some(pacer) = self.pacer(properties) else { return false };
+        let first = *tries.first_held.get_or_insert_with(Instant::now);
+        let is_held = pacer.holds(load_of(call.batch).tokens, (first, tries.held + 1));
+        tries.held += u32::from(is_held);
+        is_held
     }
 }
 
-/// Waits for a turn, and counts the wait.
+/// Waits for a turn, and counts the wait. Without a turn, the call goes on when the upstream is no longer up: it then
+/// fails at once. Fails with the time that the turn would take.
 pub(super) async fn wait_for_turn(
     pacer: &Arc<Pacer>,
     (wish, claim): (&TurnWish, Claim),
-    until: Instant,
+    (until, is_up): (Instant, &(dyn Fn() -> bool + Sync)),
     metrics: &Metrics,
-) -> Result<PaceTurn, Duration> {
+) -> Result<Option<PaceTurn>, Duration> {
     let begun = Instant::now();
     let _waiting = metrics.pace.waiting.of(claim.priority).enter();
     // Boxed, because few calls wait, and each one would hold the memory of a wait.
-    let turn = Box::pin(pacer.turn(wish, until)).await;
+    let mut turn = Box::pin(pacer.turn(wish, until));
+    let turn = loop {
+        match timeout(LOOK_EVERY, turn.as_mut()).await {
+            // A turn that depends on other calls takes as long again, as far as is known.
+            Ok(turn) => break turn.map(Some).map_err(|wait| if wait.is_zero() { begun.elapsed() } else { wait }),
+            Err(_) if !is_up() => break Ok(None),
+            Err(_) => {}
+        }
+    };
     metrics.pace.waited(claim.priority, begun.elapsed());
     if turn.is_err() {
         metrics.pace.refused.of(claim.priority).inc();

@@ -190,7 +190,8 @@ impl CallPermit {
         true
     }
 
-    /// Waits for `other` without holding the permit or a turn, because the holder of `other` may itself be waiting for a permit.
+    /// Waits for `other` without holding the permit or a turn, because the holder of `other` may itself be waiting for a
+    /// permit.
     pub(super) async fn aside<T>(&mut self, other: impl Future<Output = T>) -> T {
         self.leave();
         // Its holder may also wait for a turn that is free only when this one has ended.

@@ -85,7 +85,7 @@ impl Batcher {
             drop(permit);
             self.call_halves(job, of_what);
             false
-        } else if job.batch.len() > 1 && (failure.may_be_a_neighbours() || failure.may_be_of_the_load()) {
+        } else if job.batch.len() > 1 && failure.is_of_the_merge() {
             // One request, or the load, may be the cause, so each request is sent separately.
             self.metrics.upstream.isolations.inc();
             drop(permit);

@@ -46,10 +46,11 @@ impl TokenBucket {
         self.most
     }
 
-    /// Lowers the level to what the service says is left. `reset` is the time until it is full.
-    pub(super) fn report(&mut self, left: f64, reset: Option<Duration>, now: Instant) {
+    /// Lowers the level to what the service says is left, or raises it if the report `is_exact`, because no other call
+    /// is in flight. `reset` is the time until it is full.
+    pub(super) fn report(&mut self, (left, is_exact): (f64, bool), reset: Option<Duration>, now: Instant) {
         self.refill(now);
-        self.level = self.level.min(left);
+        self.level = if is_exact { left.min(self.most) } else { self.level.min(left) };
         self.full_at = reset.and_then(|reset| now.checked_add(reset));
     }
 
@@ -134,12 +135,15 @@ mod tests {
     fn a_report_lowers_the_level_and_says_when_the_bucket_is_full() {
         let now = Instant::now();
         let mut bucket = TokenBucket::new(1.0, 60.0, now);
-        bucket.report(0.0, Some(2 * SECOND), now);
+        bucket.report((0.0, false), Some(2 * SECOND), now);
         assert_eq!(bucket.wait(10.0, 0.0, now), 2 * SECOND, "it is full then, whatever the rate");
         assert_eq!(bucket.time_for(10.0, now), 2 * SECOND);
         assert_eq!(bucket.time_for(70.0, now), 12 * SECOND, "ten more refill after that");
         assert_eq!(bucket.wait(10.0, 0.0, now + 2 * SECOND), Duration::ZERO);
-        bucket.report(100.0, None, now + 2 * SECOND);
-        assert!((bucket.level(now + 2 * SECOND) - 60.0).abs() < 1e-6, "a report never raises the level");
+        bucket.take(20.0, now + 2 * SECOND);
+        bucket.report((50.0, false), None, now + 2 * SECOND);
+        assert!((bucket.level(now + 2 * SECOND) - 40.0).abs() < 1e-6, "other calls may be in flight");
+        bucket.report((50.0, true), None, now + 2 * SECOND);
+        assert!((bucket.level(now + 2 * SECOND) - 50.0).abs() < 1e-6);
     }
 }

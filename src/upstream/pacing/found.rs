@@ -1,8 +1,8 @@
 //! A rate that is found out by trial, for services that refuse calls but do not say how many they accept.
 //!
-//! The calls that were accepted lately are the first value. Afterwards the rate rises until the next refusal: quickly far below the rate that was refused last, slowly close to
-//! it. A refusal that is one of many lowers it to what was
-//! accepted, by at least a tenth and at most by half.
+//! The calls that were accepted lately are the first value. Afterwards the rate rises until the next refusal: quickly far
+//! below the rate that was refused last, slowly close to it. If a large share of the calls is refused, the rate falls to
+//! what was accepted, by at least a tenth and at most by half.
 
 use std::time::Duration;
 

@@ -8,6 +8,9 @@ use tokio::time::Instant;
 const FIRST_HOLD: Duration = Duration::from_millis(100);
 const LONGEST_GUESS: Duration = Duration::from_secs(8);
 
+/// Shortest hold, whatever time the service names.
+const LEAST_HOLD: Duration = Duration::from_millis(5);
+
 /// After this time one call is tried, whatever time the service has named: it may have recovered.
 const LONGEST_HOLD: Duration = Duration::from_mins(1);
 
@@ -48,7 +51,12 @@ impl PaceHold {
             self.set_at = Some(now);
             self.since.get_or_insert(now);
         }
-        let wait = asked.unwrap_or_else(|| self.guess());
+        // A time that was too short before, or that was rounded to nothing, says little.
+        let wait = if self.refusals > 1 {
+            asked.unwrap_or_default().max(self.guess())
+        } else {
+            asked.unwrap_or_else(|| self.guess()).max(LEAST_HOLD)
+        };
         let (until, promised) =
             (now.checked_add(wait.min(LONGEST_HOLD)), asked.and_then(|asked| now.checked_add(asked)));
         if is_new {
@@ -73,6 +81,9 @@ impl PaceHold {
 
     /// Returns the time until a call may be made.
     pub(super) fn wait(&self, now: Instant) -> Duration {
+        if self.is_over(now) {
+            return Duration::ZERO;
+        }
         self.until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now))
     }
 
@@ -81,9 +92,16 @@ impl PaceHold {
         self.promised.map(|promised| promised.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
-    /// Returns true if only one call is tried at a time: the service has refused the first call after a hold.
-    pub(super) const fn is_probing(&self) -> bool {
-        self.refusals > 1
+    /// Returns true if only one call is tried at a time: the service has refused the first call after a hold, or has
+    /// named a later time.
+    pub(super) fn is_probing(&self, now: Instant) -> bool {
+        let is_named = self.promised(now).is_some();
+        is_named || (self.refusals > 1 && !self.is_over(now))
+    }
+
+    /// Returns true if calls are held back no more although the service refuses them: waiting does not help.
+    fn is_over(&self, now: Instant) -> bool {
+        self.promised(now).is_none() && self.is_hopeless(now)
     }
 
     /// Returns true if waiting does not help.
@@ -114,9 +132,9 @@ mod tests {
             now += hold.wait(now);
         }
         assert_eq!(waits, [100, 200, 400, 800, 1_600, 3_200, 6_400, 8_000]);
-        assert!(hold.is_probing());
+        assert!(hold.is_probing(now));
         assert!(hold.accepted(now));
-        assert_eq!((hold.wait(now), hold.is_probing()), (Duration::ZERO, false));
+        assert_eq!((hold.wait(now), hold.is_probing(now)), (Duration::ZERO, false));
     }
 
     #[test]
@@ -133,6 +151,18 @@ mod tests {
     }
 
     #[test]
+    fn a_time_of_nothing_does_not_make_a_loop() {
+        let (mut hold, mut now) = (PaceHold::default(), Instant::now());
+        for _ in 0..8 {
+            hold.refused(now, Some(Duration::ZERO), now);
+            now += hold.wait(now);
+        }
+        assert_eq!(hold.wait(now - Duration::from_millis(1)).as_millis(), 1);
+        hold.refused(now, Some(Duration::ZERO), now);
+        assert_eq!(hold.wait(now), LONGEST_GUESS);
+    }
+
+    #[test]
     fn a_long_hold_is_tried_after_a_minute_and_keeps_its_promise() {
         let (mut hold, now) = (PaceHold::default(), Instant::now());
         hold.refused(now, Some(600 * SECOND), now);
@@ -146,6 +176,9 @@ mod tests {
         hold.refused(now, None, now);
         assert!(!hold.is_hopeless(now + 70 * SECOND));
         assert!(hold.is_hopeless(now + 80 * SECOND));
+        hold.refused(now + 80 * SECOND, None, now + 80 * SECOND);
+        let after = (hold.wait(now + 80 * SECOND), hold.is_probing(now + 80 * SECOND));
+        assert_eq!(after, (Duration::ZERO, false), "its refusals go to the callers at once");
         hold.accepted(now + 80 * SECOND);
         assert!(!hold.is_hopeless(now + 200 * SECOND));
     }

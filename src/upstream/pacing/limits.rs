@@ -60,8 +60,8 @@ impl Buckets {
         }
     }
 
-    /// Takes over what the service reports.
-    pub(super) fn report(&mut self, resource: Resource, report: &QuotaReport, now: Instant) {
+    /// Takes over what the service reports. It `is_exact` if no other call is in flight.
+    pub(super) fn report(&mut self, resource: Resource, (report, is_exact): (&QuotaReport, bool), now: Instant) {
         let (most, left) = (float(report.limit), float(report.left.min(report.limit)));
         let per_second = match report.reset {
             // A limit of another time than a minute: what was used comes back until the reset.
@@ -70,7 +70,7 @@ impl Buckets {
         };
         let bucket = self.0[resource as usize].get_or_insert_with(|| TokenBucket::new(per_second, most, now));
         bucket.set(per_second, most, now);
-        bucket.report(left, report.reset, now);
+        bucket.report((left, is_exact), report.reset, now);
     }
 
     /// Returns the time until a call with this many tokens is within all limits. `reserve` is the part of each limit

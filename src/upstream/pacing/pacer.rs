@@ -62,6 +62,7 @@ pub(in crate::upstream) struct TurnWish {
 pub(in crate::upstream) struct PaceTurn {
     pacer: Arc<Pacer>,
     tokens: usize,
+    entered: Instant,
     sent: Option<Instant>,
 }
 
@@ -142,7 +143,10 @@ impl Pacer {
     /// Returns the time until a call would get its turn if no other one waited.
     pub(in crate::upstream) fn wait(&self, wish: &TurnWish) -> Duration {
         let now = Instant::now();
-        match self.state().readiness(wish.order, wish.tokens, false, now) {
+        let mut state = self.state();
+        // A call to one of several targets waits elsewhere.
+        state.demand.wait(now);
+        match state.readiness(wish.order, wish.tokens, false, now) {
             Readiness::Now => Duration::ZERO,
             Readiness::Later(wait) => wait,
             Readiness::AfterOthers => Duration::from_millis(20),
@@ -155,10 +159,11 @@ impl Pacer {
     }
 
     /// Returns true if a call that the service refuses for its rate may be admitted later. A pacer that does not learn
-    /// holds no call back, and a service that accepts no call at all does not limit the rate.
-    pub(in crate::upstream) fn holds(&self) -> bool {
+    /// holds no call back, a service that accepts no call at all does not limit the rate, and a call may be refused for
+    /// itself. `first` is the time of its first refusal.
+    pub(in crate::upstream) fn holds(&self, tokens: usize, (first, refusals): (Instant, u32)) -> bool {
         let state = self.state();
-        state.learns() && !state.hold.is_hopeless(Instant::now())
+        state.learns() && !state.is_the_cause(tokens, first, refusals) && !state.hold.is_hopeless(Instant::now())
     }
 
     /// Returns the name of the model.
@@ -175,6 +180,9 @@ impl Pacer {
     /// `active`. Otherwise the others use this replica's part.
     pub(super) fn is_due(&self, every: Duration, active: Duration) -> bool {
         let (mut state, now) = (self.state(), Instant::now());
+        if state.has_waiting() {
+            state.demand.wait(now);
+        }
         if state.demand.is_active(active, now) {
             return state.demand.is_older(every, now);
         }
@@ -222,7 +230,7 @@ impl Pacer {
         match state.readiness(wish.order, wish.tokens, aged, now) {
             Readiness::Now => {
                 state.enter(wish.tokens, now);
-                Ok(PaceTurn { pacer: Arc::clone(self), tokens: wish.tokens, sent: None })
+                Ok(PaceTurn { pacer: Arc::clone(self), tokens: wish.tokens, entered: now, sent: None })
             }
             other => Err(other),
         }
@@ -249,9 +257,13 @@ impl PaceTurn {
     pub(in crate::upstream) fn ended(mut self, result: &Result<Answered, Failure>, is_merged: bool) {
         match result {
             Ok(answer) => self.answered(&answer.call.headers, answer.call.prompt_tokens),
-            Err(failure) if failure.class == Class::Throttled && failure.too_large_by().is_none() => {
+            Err(failure) if failure.class == Class::Throttled && failure.may_be_retried() => {
                 self.refused(failure, is_merged);
             }
+            // The service has counted nothing.
+            Err(failure) if failure.too_large_by().is_some() => self.correct(0, Instant::now()),
+            // It may be refused for another reason than its rate.
+            Err(failure) if failure.class == Class::Throttled => {}
             // The service has admitted the call, whatever became of it.
             Err(Failure { reply: Some(reply), .. }) => self.answered(&reply.headers, None),
             // A lost connection says nothing about the limits.
@@ -265,7 +277,7 @@ impl PaceTurn {
         if let Some(tokens) = tokens.and_then(|tokens| usize::try_from(tokens).ok()) {
             self.correct(tokens, now);
         }
-        let sent = self.sent.unwrap_or(now);
+        let sent = (self.sent.unwrap_or(now), self.tokens);
         if self.pacer.state().accepted(sent, headers, now) {
             self.pacer.changed.notify_waiters();
         }
@@ -291,7 +303,7 @@ impl Drop for PaceTurn {
         if self.sent.is_none() {
             state.give_back(self.tokens, Instant::now());
         }
-        let others_wait = state.leave();
+        let others_wait = state.leave(self.entered);
         drop(state);
         // They may have waited for the end of this call, or for what it has given back.
         if others_wait {

@@ -30,6 +30,9 @@ pub(super) struct QuotaReport {
     pub(super) reset: Option<Duration>,
 }
 
+/// Longest time until a reset. A longer one is no time, such as seconds of the Unix epoch.
+const LONGEST_RESET: Duration = Duration::from_hours(24);
+
 /// Reads the state of a limit. Without the limit itself, the rest says too little.
 pub(super) fn read(headers: &HeaderMap, resource: Resource) -> Option<QuotaReport> {
     let [limit, left, reset] = match resource {
@@ -42,7 +45,7 @@ pub(super) fn read(headers: &HeaderMap, resource: Resource) -> Option<QuotaRepor
     // Some gateways report a limit of zero or less for "none".
     let limit = text(limit)?.trim().parse().ok().filter(|limit| *limit > 0)?;
     let left = text(left)?.trim().parse().ok()?;
-    Some(QuotaReport { limit, left, reset: text(reset).and_then(duration) })
+    Some(QuotaReport { limit, left, reset: text(reset).and_then(duration).filter(|reset| *reset <= LONGEST_RESET) })
 }
 
 /// Parses a duration as OpenAI writes it, such as `6m0s`, `1.5s` or `20ms`, or a number of seconds.
@@ -120,6 +123,12 @@ mod tests {
         assert_eq!(read(&headers, Resource::Requests), Some(requests));
         let tokens = QuotaReport { limit: 1_000_000, left: 999_990, reset: None };
         assert_eq!(read(&headers, Resource::Tokens), Some(tokens));
+        let epoch = self::headers(&[
+            ("x-ratelimit-limit-requests", "5"),
+            ("x-ratelimit-remaining-requests", "4"),
+            ("x-ratelimit-reset-requests", "1764560000"),
+        ]);
+        assert_eq!(read(&epoch, Resource::Requests).and_then(|report| report.reset), None);
     }
 
     #[test]

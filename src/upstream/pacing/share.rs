@@ -2,7 +2,7 @@
 //!
 //! Each replica tells the others how much of the limit it would use, and computes its own part from all of that. No
 //! replica gets more than it asks for while others lack something, and those that lack something get equal parts
-//! (max-min fairness). What nobody asks for is divided equally, so that a replica may begin at once.
+//! (max-min fairness). The rest of the limit is divided equally, so that a replica may begin at once.
 
 /// Part of an equal share that each replica has at least. It may make a call before the others know of it.
 const LEAST: f64 = 0.05;

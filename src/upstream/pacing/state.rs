@@ -18,6 +18,17 @@ use super::turn_order::TurnOrder;
 /// Part of each limit that bulk calls leave to interactive ones.
 const RESERVE: f64 = 0.1;
 
+/// Time for which a call is tried alone, at most.
+const PROBED_ALONE: Duration = Duration::from_secs(5);
+
+/// Time after which one call is tried although the reported limits do not admit it.
+const TRIED_EVERY: Duration = Duration::from_mins(1);
+
+/// Refusals after which a call is taken for their cause, while others are accepted; fewer if it is larger than any of
+/// these.
+const REFUSALS: u32 = 8;
+const LARGE_REFUSALS: u32 = 3;
+
 /// Number and share of refused calls from which on a rate is found out, and from which on it is lowered.
 const BEGUN: (f64, f64) = (4.0, 0.25);
 const LOWERED: (f64, f64) = (2.0, 0.1);
@@ -33,6 +44,13 @@ pub(super) struct PaceState {
     share: RefusalShare,
     concurrent: Option<usize>,
     in_flight: usize,
+    /// Time at which the newest call entered.
+    entered: Option<Instant>,
+    /// The call that is tried alone, by the time at which it entered.
+    probe: Option<Instant>,
+    /// Time of the last accepted call, and the tokens of the largest one.
+    last_accepted: Option<Instant>,
+    largest_accepted: usize,
     /// Number of waiting calls of each order.
     waiting: [usize; TurnOrder::COUNT],
     /// False if only the configured limits count.
@@ -92,6 +110,10 @@ impl PaceState {
             share: RefusalShare::new(now),
             concurrent: limits.concurrent,
             in_flight: 0,
+            entered: None,
+            probe: None,
+            last_accepted: None,
+            largest_accepted: 0,
             waiting: [0; TurnOrder::COUNT],
             learns,
             limits: *limits,
@@ -125,23 +147,47 @@ impl PaceState {
     pub(super) fn readiness(&mut self, order: TurnOrder, tokens: usize, aged: bool, now: Instant) -> Readiness {
         let yields = !aged && self.waiting[..order.index()].iter().any(|waiting| *waiting > 0);
         let is_full = self.concurrent.is_some_and(|most| self.in_flight >= most);
-        let is_probing = self.hold.is_probing() || self.hold.promised(now).is_some();
-        if yields || is_full || (is_probing && self.in_flight > 0) {
+        if yields || is_full {
             return Readiness::AfterOthers;
         }
-        let wait = self.wait(order, tokens, aged, now);
+        let wait = self.wait(order, tokens, aged, now).max(self.probed_for(now));
         if wait.is_zero() { Readiness::Now } else { Readiness::Later(wait) }
     }
 
     /// Returns the time until the limits admit a call.
     pub(super) fn wait(&mut self, order: TurnOrder, tokens: usize, aged: bool, now: Instant) -> Duration {
         let reserve = if order.is_bulk() && !aged { RESERVE } else { 0.0 };
-        let limits = self.configured.wait(tokens, reserve, now).max(self.reported.wait(tokens, reserve, now));
+        let limits = self.configured.wait(tokens, reserve, now).max(self.reported_wait(tokens, reserve, now));
         if self.found.is_some_and(|found| found.is_outdated(now)) {
             self.found = None;
         }
         let found = self.found.as_mut().map_or(Duration::ZERO, |found| found.wait(reserve, now));
         limits.max(found).max(self.hold.wait(now))
+    }
+
+    /// Returns the time until another call may be tried beside the one that is tried alone.
+    fn probed_for(&self, now: Instant) -> Duration {
+        let probe = self.probe.filter(|_| self.hold.is_probing(now));
+        // A probe that takes long must not stop all other calls.
+        probe.map_or(Duration::ZERO, |at| PROBED_ALONE.saturating_sub(now.saturating_duration_since(at)))
+    }
+
+    /// Returns the time until the reported limits admit a call. One call a minute is tried in any case, because only an
+    /// answer corrects a report that was wrong.
+    fn reported_wait(&mut self, tokens: usize, reserve: f64, now: Instant) -> Duration {
+        let wait = self.reported.wait(tokens, reserve, now);
+        if self.in_flight > 0 {
+            return wait;
+        }
+        let since = self.entered.map_or(TRIED_EVERY, |at| now.saturating_duration_since(at));
+        wait.min(TRIED_EVERY.saturating_sub(since))
+    }
+
+    /// Returns true if a call with this many tokens is probably refused for itself: the service has accepted others since
+    /// its first refusal. `refusals` is the number of its refusals.
+    pub(super) fn is_the_cause(&self, tokens: usize, first: Instant, refusals: u32) -> bool {
+        let most = if tokens > self.largest_accepted { LARGE_REFUSALS } else { REFUSALS };
+        refusals >= most && self.last_accepted.is_some_and(|at| at > first)
     }
 
     /// Returns the time until a call that waits now has probably been made.
@@ -170,6 +216,10 @@ impl PaceState {
     /// Counts a call that is made.
     pub(super) fn enter(&mut self, tokens: usize, now: Instant) {
         self.in_flight += 1;
+        self.entered = Some(now);
+        if self.hold.is_probing(now) {
+            self.probe = Some(now);
+        }
         self.demand.begin(tokens, now);
         self.configured.take(tokens, now);
         self.reported.take(tokens, now);
@@ -178,9 +228,15 @@ impl PaceState {
         }
     }
 
-    /// Ends the count of a call in flight. Returns true if others wait.
-    pub(super) fn leave(&mut self) -> bool {
+    /// Ends the count of a call in flight that entered at this time. Returns true if others wait.
+    pub(super) fn leave(&mut self, entered: Instant) -> bool {
         self.in_flight -= 1;
+        self.probe = self.probe.filter(|probe| *probe != entered);
+        self.has_waiting()
+    }
+
+    /// Returns true if any call waits.
+    pub(super) fn has_waiting(&self) -> bool {
         self.waiting.iter().any(|waiting| *waiting > 0)
     }
 
@@ -199,10 +255,11 @@ impl PaceState {
         self.reported.correct(before, after, now);
     }
 
-    /// Learns from an answer to a call that was sent at `sent`. Returns true if waiting calls may go now.
-    pub(super) fn accepted(&mut self, sent: Instant, headers: &HeaderMap, now: Instant) -> bool {
+    /// Learns from an answer to a call with this many tokens that was sent at `sent`. Returns true if waiting calls may go now.
+    pub(super) fn accepted(&mut self, (sent, tokens): (Instant, usize), headers: &HeaderMap, now: Instant) -> bool {
         self.accepted.add(now);
         self.share.accepted(now);
+        (self.last_accepted, self.largest_accepted) = (Some(now), self.largest_accepted.max(tokens));
         if self.learns {
             self.read_report(headers, now);
         }
@@ -226,7 +283,7 @@ impl PaceState {
         self.share.refused(now);
         // A limit that the service reports as used up explains the refusal, and so may the size of a call for several
         // requests. Otherwise the rate must be found out.
-        if is_new && !is_merged && !self.hold.is_probing() && self.reported.wait(tokens, 0.0, now).is_zero() {
+        if is_new && !is_merged && !self.hold.is_probing(now) && self.reported.wait(tokens, 0.0, now).is_zero() {
             self.find_rate(now);
         }
     }
@@ -275,7 +332,8 @@ impl PaceState {
     fn read_report(&mut self, headers: &HeaderMap, now: Instant) {
         for resource in Resource::ALL {
             if let Some(report) = reported::read(headers, resource) {
-                self.reported.report(resource, &report, now);
+                // The call that brings the report is still counted.
+                self.reported.report(resource, (&report, self.in_flight == 1), now);
             }
         }
     }

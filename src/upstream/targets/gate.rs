@@ -22,6 +22,9 @@ const DISAGREEMENT: Duration = Duration::from_mins(10);
 const FIRST_HOLD: Duration = Duration::from_secs(1);
 const LONGEST_HOLD: Duration = Duration::from_secs(30);
 
+/// Longest time without calls that a place may ask for.
+const LONGEST_ASKED: Duration = Duration::from_mins(1);
+
 /// The models, with what is known of each place.
 pub(super) struct Gate {
     models: Mutex<KeyMap<Arc<ModelGate>>>,
@@ -183,7 +186,8 @@ impl ModelGate {
     pub(super) fn hold(&self, place: usize, asked: Option<Duration>, is_throttled: bool) {
         let standing = &mut self.state().places[place];
         let wait = standing.hold.map_or(FIRST_HOLD, |hold| hold.next);
-        let until = Instant::now() + asked.unwrap_or(wait);
+        // After a minute a call is tried, whatever time the place has named.
+        let until = Instant::now() + asked.unwrap_or(wait).min(LONGEST_ASKED);
         standing.hold = Some(PlaceHold { until, is_throttled, next: (2 * wait).min(LONGEST_HOLD) });
     }
 

@@ -271,7 +271,9 @@ impl Several {
         let has_other = !stays && self.open(request).any(|other| other.index != place.index);
         let attempts = if has_other { 1 } else { request.call.attempts };
         let encoding = numbers.unwrap_or(request.call.encoding);
-        let call = Call { body, attempts, encoding, waits: !has_other, ..*request.call };
+        // The last place waits itself only if no other one limits the rate: another one may be free sooner.
+        let waits = stays || (!has_other && request.limited.is_empty());
+        let call = Call { body, attempts, encoding, waits, ..*request.call };
         let _under_way = place.enter();
         let mut answered = place.executor.execute(&there, &call, permit).await?;
         if let Some(gate) = &request.gate {
@@ -314,14 +316,18 @@ impl Several {
     /// Returns the next step. If all places that are left limit the rate for longer than one that has refused the call
     /// for its rate, the call returns to that one.
     fn next(&self, request: &RoutedCall<'_>, claim: Claim, deadline: Instant) -> Next {
-        let next = self.next_untried(request, claim, deadline);
-        let Next::Wait(wait) = next else { return next };
+        let wait = match self.next_untried(request, claim, deadline) {
+            Next::Wait(wait) => wait,
+            Next::Nowhere if !request.limited.is_empty() => Duration::MAX,
+            next => return next,
+        };
         let order = TurnOrder::of(claim.priority, true);
         let wish = TurnWish { order, caller: claim.caller, tokens: tokens_of(request.call) };
         let limited = request.limited.iter().map(|index| &self.places[*index]);
         let waits = limited.filter_map(|place| Some((place, place.executor.pacer(request.properties)?.wait(&wish))));
         match waits.min_by_key(|(_, wait)| *wait) {
             Some((place, sooner)) if sooner < wait => Next::Stay(Arc::clone(place)),
+            _ if wait == Duration::MAX => Next::Nowhere,
             _ => Next::Wait(wait),
         }
     }
@@ -350,7 +356,9 @@ impl Several {
         let free = ready.iter().copied().filter(|place| wait(place).is_zero()).collect();
         let chosen = match (least(free), ready.iter().map(|place| wait(place)).min()) {
             (Some(free), _) => free,
-            (None, Some(shortest)) if now + shortest < deadline => return Next::Wait(shortest),
+            (None, Some(shortest)) if shortest < deadline.saturating_duration_since(now) => {
+                return Next::Wait(shortest);
+            }
             // The budget would outlast the request, so the service decides.
             (None, Some(_)) => least(ready).expect("there is one"),
             (None, None) => {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::command::{NOWHERE, TINY, ask, embed, is_hit, run_at_with, run_with};
+use crate::harness::ops::metric;
 use crate::harness::redis::Redis;
 use crate::harness::stub::Limits;
 use crate::harness::tls::{Folder, Identity};
@@ -85,6 +86,21 @@ async fn throttled_warm_requests_are_retried_after_the_given_delay() {
     }
     warm(&vecho, &[], FILE).well().said("4 were fetched, 0 failed");
     is_hit(&vecho, &stub, &["one", "two", "three"]).await;
+}
+
+#[tokio::test]
+async fn calls_of_the_warm_command_are_bulk() {
+    let stub = Stub::start();
+    // Fifty calls are admitted at once, and five more in each second.
+    let settings = [("VECHO_PACE_REQUESTS_PER_MINUTE", "300"), ("VECHO_BATCH_MAX_INPUTS", "1")];
+    let vecho = Vecho::start_with(&stub.base_url(), &settings);
+    let texts: Vec<String> = (0..60).map(|number| format!("\"paced {number}\"")).collect();
+    warm(&vecho, &["--batch", "1"], &texts.join("\n")).well().said("60 were fetched, 0 failed");
+    let waits = async |priority: &str| {
+        metric(vecho.admin(), &format!(r#"vecho_pace_wait_seconds_count{{priority="{priority}"}}"#)).await
+    };
+    assert!(waits("bulk").await >= 1.0, "60 calls exceed what is admitted at once");
+    assert!(waits("interactive").await.abs() < f64::EPSILON);
 }
 
 #[tokio::test]

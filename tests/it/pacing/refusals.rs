@@ -131,3 +131,61 @@ async fn at_most_the_configured_number_of_calls_is_in_flight() {
     }
     front.falls_to_zero(r#"vecho_pace_waiting{priority="bulk"}"#).await;
 }
+
+#[tokio::test]
+async fn a_long_call_in_flight_does_not_keep_refused_calls_from_their_next_try() {
+    let front = Front::start().await;
+    front.stub.when(|call| call.texts().contains(&"slow".to_owned()), Behaviour::Gate);
+    let slow = front.post(text("slow")).send_meanwhile();
+    front.stub.held(1).await;
+    for _ in 0..3 {
+        front.stub.next(refusal(&[]));
+    }
+    let begun = Instant::now();
+    assert_eq!(front.post(text("b")).send().await.status, 200);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+    front.stub.release_all();
+    assert_eq!(slow.await.expect("it must end").status, 200);
+}
+
+#[tokio::test]
+async fn a_refusal_that_must_not_be_repeated_holds_no_other_call_back() {
+    let front = Front::start().await;
+    front.stub.next(refusal(&[("x-should-retry", "false"), ("retry-after", "30")]));
+    let begun = Instant::now();
+    assert_eq!(front.post(text("a")).send().await.status, 429);
+    assert_eq!(front.post(text("b")).send().await.status, 200);
+    assert!(begun.elapsed() < AT_ONCE, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_time_of_nothing_is_no_reason_for_a_flood() {
+    let front = Front::with(&[("limits.request_timeout", "4s")]).await;
+    front.stub.always(Behaviour::RateLimit { retry_after_ms: 0 });
+    assert_eq!(front.post(text("a")).send().await.status, 429);
+    assert!(front.calls() <= 12, "{} calls in four seconds", front.calls());
+}
+
+#[tokio::test]
+async fn a_text_that_is_always_refused_ends_and_hardly_delays_others() {
+    let front = Front::start().await;
+    let refused = Behaviour::RateLimit { retry_after_ms: 100 };
+    front.stub.when(|call| call.texts().contains(&"refused".to_owned()), refused);
+    let refused = front.post(text("refused")).send_meanwhile();
+    front.stub.arrived(1).await;
+    for number in 0.. {
+        let begun = Instant::now();
+        assert_eq!(front.post(text(&format!("good {number}"))).send().await.status, 200);
+        assert!(begun.elapsed() < 3 * AT_ONCE, "{:?}", begun.elapsed());
+        if refused.is_finished() {
+            break;
+        }
+    }
+    assert_eq!(refused.await.expect("it must end").status, 429, "the service's own answer");
+}
+
+/// A refusal for the rate with these headers.
+fn refusal(headers: &[(&'static str, &str)]) -> Behaviour {
+    let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+    Behaviour::Status { code: 429, headers, body: r#"{"error":{"message":"slow down"}}"#.to_owned() }
+}
