@@ -273,7 +273,7 @@ impl Several {
         let encoding = numbers.unwrap_or(request.call.encoding);
         // The last place waits itself only if no other one limits the rate: another one may be free sooner.
         let waits = stays || (!has_other && request.limited.is_empty());
-        let call = Call { body, attempts, encoding, waits, ..*request.call };
+        let call = Call { body, encoding, attempts, waits, ..*request.call };
         let _under_way = place.enter();
         let mut answered = place.executor.execute(&there, &call, permit).await?;
         if let Some(gate) = &request.gate {
