@@ -96,7 +96,12 @@ impl PaceHold {
     /// named a later time.
     pub(super) fn is_probing(&self, now: Instant) -> bool {
         let is_named = self.promised(now).is_some();
-        is_named || (self.refusals > 1 && !self.is_over(now))
+        is_named || (self.is_repeated() && !self.is_over(now))
+    }
+
+    /// Returns true if the service has refused the first call after a hold, too.
+    pub(super) const fn is_repeated(&self) -> bool {
+        self.refusals > 1
     }
 
     /// Returns true if calls are held back no more although the service refuses them: waiting does not help.

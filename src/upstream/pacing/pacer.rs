@@ -153,6 +153,11 @@ impl Pacer {
         }
     }
 
+    /// Returns true if limits are learned from the service's answers.
+    pub(in crate::upstream) fn learns(&self) -> bool {
+        self.state().learns()
+    }
+
     /// Returns the used share of the scarcest limit, from 0 to 1.
     pub(in crate::upstream) fn used(&self) -> f64 {
         self.state().used(Instant::now())
@@ -162,8 +167,8 @@ impl Pacer {
     /// holds no call back, a service that accepts no call at all does not limit the rate, and a call may be refused for
     /// itself. `first` is the time of its first refusal.
     pub(in crate::upstream) fn holds(&self, tokens: usize, (first, refusals): (Instant, u32)) -> bool {
-        let state = self.state();
-        state.learns() && !state.is_the_cause(tokens, first, refusals) && !state.hold.is_hopeless(Instant::now())
+        let (state, now) = (self.state(), Instant::now());
+        state.learns() && !state.is_the_cause(tokens, (first, refusals), now) && !state.hold.is_hopeless(now)
     }
 
     /// Returns the name of the model.

@@ -24,9 +24,10 @@ const PROBED_ALONE: Duration = Duration::from_secs(5);
 /// Time after which one call is tried although the reported limits do not admit it.
 const TRIED_EVERY: Duration = Duration::from_mins(1);
 
-/// Refusals after which a call is taken for their cause, while others are accepted; fewer if it is larger than any of
-/// these.
-const REFUSALS: u32 = 8;
+/// Time and refusals after which a call is taken for their cause, while others are accepted; fewer refusals if it is
+/// larger than any of these.
+const A_MINUTE_AND_MORE: Duration = Duration::from_secs(75);
+const REFUSALS: u32 = 16;
 const LARGE_REFUSALS: u32 = 3;
 
 /// Number and share of refused calls from which on a rate is found out, and from which on it is lowered.
@@ -185,7 +186,11 @@ impl PaceState {
 
     /// Returns true if a call with this many tokens is probably refused for itself: the service has accepted others since
     /// its first refusal. `refusals` is the number of its refusals.
-    pub(super) fn is_the_cause(&self, tokens: usize, first: Instant, refusals: u32) -> bool {
+    pub(super) fn is_the_cause(&self, tokens: usize, (first, refusals): (Instant, u32), now: Instant) -> bool {
+        // A limit per minute would have admitted it by now.
+        if now.saturating_duration_since(first) < A_MINUTE_AND_MORE {
+            return false;
+        }
         let most = if tokens > self.largest_accepted { LARGE_REFUSALS } else { REFUSALS };
         refusals >= most && self.last_accepted.is_some_and(|at| at > first)
     }
@@ -283,7 +288,7 @@ impl PaceState {
         self.share.refused(now);
         // A limit that the service reports as used up explains the refusal, and so may the size of a call for several
         // requests. Otherwise the rate must be found out.
-        if is_new && !is_merged && !self.hold.is_probing(now) && self.reported.wait(tokens, 0.0, now).is_zero() {
+        if is_new && !is_merged && !self.hold.is_repeated() && self.reported.wait(tokens, 0.0, now).is_zero() {
             self.find_rate(now);
         }
     }

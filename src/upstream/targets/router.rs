@@ -235,7 +235,14 @@ impl Several {
                         last = Some(worse(last, failure));
                     }
                 }
-                Next::Stay(place) => return self.call(&place, (&request, true), permit).await,
+                Next::Stay(place) => {
+                    let stayed = self.call(&place, (&request, true), permit).await;
+                    // A refusal of a target says more than a turn that comes too late.
+                    return stayed.map_err(|failure| match (failure.class, last) {
+                        (Class::NotInTime { .. }, Some(last)) => last,
+                        _ => failure,
+                    });
+                }
                 Next::Go(place) => {
                     let failure = match self.call(&place, (&request, false), permit).await {
                         Ok(answered) => return Ok(answered),
@@ -324,7 +331,9 @@ impl Several {
         let order = TurnOrder::of(claim.priority, true);
         let wish = TurnWish { order, caller: claim.caller, tokens: tokens_of(request.call) };
         let limited = request.limited.iter().map(|index| &self.places[*index]);
-        let waits = limited.filter_map(|place| Some((place, place.executor.pacer(request.properties)?.wait(&wish))));
+        // Without learned limits, nothing is known of the end of a refusal.
+        let pacer = |place: &TargetPlace| place.executor.pacer(request.properties).filter(|pacer| pacer.learns());
+        let waits = limited.filter_map(|place| Some((place, pacer(place)?.wait(&wish))));
         match waits.min_by_key(|(_, wait)| *wait) {
             Some((place, sooner)) if sooner < wait => Next::Stay(Arc::clone(place)),
             _ if wait == Duration::MAX => Next::Nowhere,

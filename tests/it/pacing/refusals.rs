@@ -167,8 +167,8 @@ async fn a_time_of_nothing_is_no_reason_for_a_flood() {
 }
 
 #[tokio::test]
-async fn a_text_that_is_always_refused_ends_and_hardly_delays_others() {
-    let front = Front::start().await;
+async fn a_text_that_is_always_refused_hardly_delays_others() {
+    let front = Front::with(&[("limits.request_timeout", "8s")]).await;
     let refused = Behaviour::RateLimit { retry_after_ms: 100 };
     front.stub.when(|call| call.texts().contains(&"refused".to_owned()), refused);
     let refused = front.post(text("refused")).send_meanwhile();
