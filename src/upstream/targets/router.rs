@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::gate::{Agreement, Gate, ModelGate, PlaceHold, Standing};
 use super::place::{TargetPlace, rebased};
 use super::reference::References;
-use super::verdict::{as_seen_by_callers, moves_on, worse};
+use super::verdict::{as_seen_by_callers, moves_on, no_target, worse};
 use crate::config::{Config, Live};
 use crate::key::Key;
 use crate::observe::logs::{Throttled, shorten_for_log};
@@ -390,11 +390,6 @@ impl Several {
 
 fn tokens_of(call: &Call<'_>) -> usize {
     call.batch.iter().map(|piece: &Piece| piece.load().tokens).sum()
-}
-
-fn no_target() -> Failure {
-    let detail = "no target serves this model at present; `explain` on the ops port gives the state of each";
-    Failure::unavailable(UnavailableReason::Status, detail)
 }
 
 pub(super) fn too_long(error: crate::upstream::UriTooLong) -> Failure {

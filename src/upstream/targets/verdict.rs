@@ -39,3 +39,9 @@ pub(super) fn worse(last: Option<Failure>, failure: Failure) -> Failure {
         _ => failure,
     }
 }
+
+/// Returns the failure of a call that no place serves.
+pub(super) fn no_target() -> Failure {
+    let detail = "no target serves this model at present; `explain` on the ops port gives the state of each";
+    Failure::unavailable(UnavailableReason::Status, detail)
+}
