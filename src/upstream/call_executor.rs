@@ -137,8 +137,7 @@ impl CallExecutor {
                 NextStep::GiveUp => None,
                 NextStep::WaitForTurn => {
                     // A call that is refused again and again leaves the first turn to others.
-                    let is_first = tries.held <= FIRST_AGAIN;
-                    let turn = self.next_turn((properties, call), permit, (is_first, took)).await;
+                    let turn = self.next_turn((properties, call), permit, (tries.held <= FIRST_AGAIN, took)).await;
                     turn.ok().map(|turn| (turn, RetryReason::Throttled))
                 }
                 NextStep::RetryAfter(wait, reason) => {
