@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
 
 use super::job::{Job, Statuses};
 use crate::harness::redis::Redis;
@@ -68,7 +67,8 @@ async fn two_replicas_share_one_limit_also_when_redis_dies() {
     let jobs = [job("one", 250), job("two", 250)];
     let running = join_all(jobs.iter().zip(&urls).map(|(job, url)| job.run(url)));
     let (statuses, ()) = tokio::join!(running, async {
-        sleep(Duration::from_secs(9)).await;
+        // Some seconds at twenty calls a second.
+        stub.arrived(150).await;
         redis.kill();
     });
     assert_shared(&statuses, &stub.quota_record());
@@ -80,7 +80,7 @@ async fn a_replica_alone_has_the_whole_limit_and_gives_half_of_it_to_another() {
     let replicas = replicas(&redis, &stub);
     let urls: Vec<String> = replicas.iter().map(|replica| format!("{}/embeddings", replica.base_url())).collect();
     let (first, second) = tokio::join!(job("one", 400).run(&urls[0]), async {
-        sleep(Duration::from_secs(4)).await;
+        stub.arrived(80).await;
         job("two", 120).run(&urls[1]).await
     });
     assert_shared(&[first, second], &stub.quota_record());
