@@ -13,12 +13,12 @@ pub type ReplicaFields = BTreeMap<String, String>;
 
 /// A store of fields that several replicas reach.
 pub trait SharedFields: Send + Sync {
-    /// Writes fields of a table, which is kept for `kept_for` after the last write. Returns the fields of all replicas.
-    /// The error is the cause, as text.
+    /// Writes the fields of this replica into a table, which is kept for `kept_for` after the last write, and removes the
+    /// fields of these names. Returns the fields of all replicas. The error is the cause, as text.
     fn exchange<'a>(
         &'a self,
         table: &'a str,
-        own: &'a ReplicaFields,
+        fields: (&'a ReplicaFields, &'a [String]),
         kept_for: Duration,
     ) -> BoxFuture<'a, Result<ReplicaFields, String>>;
 }

@@ -173,7 +173,7 @@ impl SpendKeeper {
         if may_write && let Some(read) = kept.from_file.take() {
             // What this replica wrote before a kill may be newer than its file.
             let day = self.guard.rolled().day;
-            match shared.exchange(&table(day), &ReplicaFields::new(), KEPT_FOR).await {
+            match shared.exchange(&table(day), (&ReplicaFields::new(), &[]), KEPT_FOR).await {
                 Ok(fields) => self.catch_up(day, &divide(&fields, &kept.replica).0, &read),
                 Err(cause) => {
                     kept.from_file = Some(read);
@@ -187,7 +187,7 @@ impl SpendKeeper {
             return;
         }
         let own = if may_write { own } else { ReplicaFields::new() };
-        match shared.exchange(&table(day), &own, KEPT_FOR).await {
+        match shared.exchange(&table(day), (&own, &[]), KEPT_FOR).await {
             Ok(fields) => {
                 self.guard.rolled().learn_others(day, &divide(&fields, &kept.replica).1);
                 self.guard.notify();

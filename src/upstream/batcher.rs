@@ -177,7 +177,8 @@ impl Batcher {
                     None => return,
                 },
             };
-            let permit = self.permits.take(worker.claim).await.with_turn(turn);
+            let mut permit = self.permits.take(worker.claim).await;
+            permit.set_turn(turn);
             let taken = self.take(&worker.lane, worker.claim.caller);
             let Some(Taken { job, another_may_take_rest, must_take_rest }) = taken else {
                 return;
@@ -214,7 +215,7 @@ impl Batcher {
         // The caller must have its answer before its own time is over.
         let until = deadline.checked_sub(TELL_AHEAD).unwrap_or(deadline);
         let is_up = || self.router.pacer(&worker.properties).is_some();
-        wait_for_turn(&pacer, (&wish, claim), (until, &is_up), &self.metrics).await
+        wait_for_turn(pacer.turn(&wish, until), (claim.priority, &is_up), &self.metrics).await
     }
 
     /// Fails what is left of a worker's submission, because its turn would come too late. If nothing is left, another

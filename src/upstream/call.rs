@@ -4,7 +4,7 @@ use bytes::Bytes;
 use tokio::time::Instant;
 
 use super::memory_budget::Reservation;
-use super::piece::Piece;
+use super::piece::{Piece, load_of};
 use super::sizing::LaneSize;
 use crate::wire::{Encoding, Space};
 
@@ -38,6 +38,11 @@ impl Call<'_> {
     /// Returns the deadline of each request.
     pub(super) fn deadlines(&self) -> Vec<Instant> {
         self.batch.iter().map(|piece| piece.waiter.deadline).collect()
+    }
+
+    /// Returns its tokens by estimate.
+    pub(super) fn tokens(&self) -> usize {
+        load_of(self.batch).tokens
     }
 
     pub(super) const fn is_merged(&self) -> bool {

@@ -12,7 +12,7 @@ use super::call::Call;
 use super::next_step::{FIRST_AGAIN, NextStep, Tries};
 use super::pacing::{PaceTurn, Pacers};
 use super::permit::CallPermit;
-use super::piece::{Piece, load_of};
+use super::piece::Piece;
 use super::retry::{Budget, retry_deadline};
 use super::traced::{begin_call, tell};
 use super::{
@@ -163,11 +163,12 @@ impl CallExecutor {
         (pass, mut turn, number): (&Pass<'_>, Option<PaceTurn>, u32),
     ) -> Result<Answered, Failure> {
         if let Some(turn) = &mut turn {
-            turn.begin(load_of(call.batch).tokens);
+            turn.begin(call.tokens());
         }
         let result = beside_others(pass, self.attempt(properties, call, (permit, number))).await;
         if let Some(turn) = turn {
-            turn.ended(&result, call.is_merged());
+            let answered = result.as_ref().map(|answered| (&answered.call.headers, answered.call.prompt_tokens));
+            turn.ended(answered, call.is_merged());
         }
         if result.is_ok() {
             self.health.answered(&properties.model);
@@ -197,7 +198,7 @@ impl CallExecutor {
         self.count(outcome, took, call);
         tell(&span, &result, outcome);
         // The cost is counted before the request learns of the answer and gives its reservation back.
-        self.bill(properties, &result, load_of(call.batch).tokens);
+        self.bill(properties, &result, call.tokens());
         result.map(|(answer, reply)| self.answered(answer, reply, (call, &span, took)))
     }
 

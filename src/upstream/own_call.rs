@@ -7,6 +7,7 @@ use tokio::time::{Instant, timeout_at};
 use super::breaker::HostFault;
 use super::call::Call;
 use super::call_executor::{CallExecutor, outcome_of, read_reply};
+use super::pacing::PaceTurn;
 use super::{Class, Failure, LaneProperties, Outage, UnavailableReason};
 use crate::observe::traces::TraceContext;
 use crate::wire::ReadAnswer;
@@ -18,10 +19,17 @@ const OWN_CALL: Duration = Duration::from_secs(20);
 const OWN_REQUEST: u64 = 0;
 
 impl CallExecutor {
-    /// Makes a call of vecho's own once, without a retry.
-    pub(super) async fn ask(&self, properties: &LaneProperties, call: &Call<'_>) -> Result<ReadAnswer, Failure> {
+    /// Makes a call of vecho's own once, without a retry, in its turn if it has one.
+    pub(super) async fn ask(
+        &self,
+        (properties, call): (&LaneProperties, &Call<'_>),
+        mut turn: Option<PaceTurn>,
+    ) -> Result<ReadAnswer, Failure> {
         let Some(pass) = self.breaker.pass() else { return Err(self.breaker_open()) };
         let begun = Instant::now();
+        if let Some(turn) = &mut turn {
+            turn.begin(call.tokens());
+        }
         let posted = self.client.post(properties, call.body.clone(), TraceContext::NONE, call.reservation);
         let result = match timeout_at(begun + OWN_CALL, posted).await {
             Ok(Ok(reply)) => read_reply(properties, call, reply).await,
@@ -30,6 +38,10 @@ impl CallExecutor {
                 Err(Failure::unavailable(UnavailableReason::Status, "no answer to a call of vecho's own in time"))
             }
         };
+        if let Some(turn) = turn {
+            let answered = result.as_ref().map(|(answer, reply)| (&reply.headers, answer.prompt_tokens));
+            turn.ended(answered, false);
+        }
         self.count(outcome_of(&result), begun.elapsed(), call);
         match &result {
             Err(failure) if failure.class == Class::Unavailable(UnavailableReason::Connect) => {

@@ -10,13 +10,13 @@ use super::call_executor::CallExecutor;
 use super::next_step::Tries;
 use super::pacing::{PaceReport, PaceSharing, PaceTurn, Pacer, Pacers, TurnOrder, TurnWish};
 use super::permit::{CallPermit, Claim};
-use super::piece::load_of;
 use super::retry::retry_deadline;
 use super::{Class, Failure, LaneProperties};
+use crate::config::Priority;
 use crate::observe::metrics::{BreakerState, Metrics};
 use crate::process::shared_fields::SharedFields;
 
-/// Interval in which a waiting call looks whether the upstream is still up.
+/// Interval in which a waiting call looks for changes, such as that of the breaker.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Number of times that a call for several requests waits for another turn and is sent whole again.
@@ -57,22 +57,14 @@ impl CallExecutor {
         }
         let Some(pacer) = self.pacer(properties) else { return Ok(None) };
         let Claim { caller, priority, .. } = permit.claim();
-        let wish = TurnWish { order: TurnOrder::of(priority, is_again), caller, tokens: load_of(call.batch).tokens };
+        let wish = TurnWish { order: TurnOrder::of(priority, is_again), caller, tokens: call.tokens() };
         if let Some(turn) = pacer.try_turn(&wish) {
             return Ok(Some(turn));
         }
         let until = retry_deadline(&call.deadlines(), Class::Throttled, took);
-        call.reservation.give_up();
-        permit.leave();
         let is_up = || self.breaker.state() == BreakerState::Closed;
-        let turn = wait_for_turn(&pacer, (&wish, permit.claim()), (until, &is_up), &self.metrics).await;
-        let turn = turn.map_err(Failure::not_in_time)?;
-        if !permit.pause(Duration::ZERO, until).await {
-            return Err(Failure::not_in_time(Duration::from_secs(1)));
-        }
-        // The permit comes first, as in `Batcher::make`.
-        call.reservation.take_again().await;
-        Ok(turn)
+        let turn = wait_for_turn(pacer.turn(&wish, until), (priority, &is_up), &self.metrics);
+        wait_aside((call, permit), turn, until).await
     }
 
     /// Waits before a call is repeated, without its permit and without memory for its answer. Returns its next turn, or
@@ -109,35 +101,52 @@ impl CallExecutor {
         }
         let Some(pacer) = self.pacer(properties) else { return false };
         let first = *tries.first_held.get_or_insert_with(Instant::now);
-        let is_held = pacer.holds(load_of(call.batch).tokens, (first, tries.held + 1));
+        let is_held = pacer.holds(call.tokens(), (first, tries.held + 1));
         tries.held += u32::from(is_held);
         is_held
     }
 }
 
-/// Waits for a turn, and counts the wait. Without a turn, the call goes on when the upstream is no longer up: it then
-/// fails at once. Fails with the time that the turn would take.
-pub(super) async fn wait_for_turn(
-    pacer: &Arc<Pacer>,
-    (wish, claim): (&TurnWish, Claim),
-    (until, is_up): (Instant, &(dyn Fn() -> bool + Sync)),
+/// Waits for a turn of a call without its permit and without memory for its answer, because calls that are ready may need
+/// both.
+pub(super) async fn wait_aside<T>(
+    (call, permit): (&Call<'_>, &mut CallPermit),
+    turn: impl Future<Output = Result<Option<T>, Duration>>,
+    until: Instant,
+) -> Result<Option<T>, Failure> {
+    call.reservation.give_up();
+    permit.leave();
+    let turn = turn.await.map_err(Failure::not_in_time)?;
+    if !permit.pause(Duration::ZERO, until).await {
+        return Err(Failure::not_in_time(Duration::from_secs(1)));
+    }
+    // The permit comes first, as in `Batcher::make`.
+    call.reservation.take_again().await;
+    Ok(turn)
+}
+
+/// Waits for a turn, and counts the wait. Without a turn, the call goes on when something else is no longer as before,
+/// such as the state of the breaker. Fails with the time that the turn would take.
+pub(super) async fn wait_for_turn<T>(
+    turn: impl Future<Output = Result<T, Duration>>,
+    (priority, is_as_before): (Priority, &(dyn Fn() -> bool + Sync)),
     metrics: &Metrics,
-) -> Result<Option<PaceTurn>, Duration> {
+) -> Result<Option<T>, Duration> {
     let begun = Instant::now();
-    let _waiting = metrics.pace.waiting.of(claim.priority).enter();
+    let _waiting = metrics.pace.waiting.of(priority).enter();
     // Boxed, because few calls wait, and each one would hold the memory of a wait.
-    let mut turn = Box::pin(pacer.turn(wish, until));
+    let mut turn = Box::pin(turn);
     let turn = loop {
         match timeout(LOOK_EVERY, turn.as_mut()).await {
             // A turn that depends on other calls takes as long again, as far as is known.
             Ok(turn) => break turn.map(Some).map_err(|wait| if wait.is_zero() { begun.elapsed() } else { wait }),
-            Err(_) if !is_up() => break Ok(None),
+            Err(_) if !is_as_before() => break Ok(None),
             Err(_) => {}
         }
     };
-    metrics.pace.waited(claim.priority, begun.elapsed());
+    metrics.pace.waited(priority, begun.elapsed());
     if turn.is_err() {
-        metrics.pace.refused.of(claim.priority).inc();
+        metrics.pace.refused.of(priority).inc();
     }
     turn
 }

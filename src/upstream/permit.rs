@@ -152,9 +152,8 @@ pub(super) struct CallPermit {
 
 impl CallPermit {
     /// Adds the turn of the next call.
-    pub(super) fn with_turn(mut self, turn: Option<PaceTurn>) -> Self {
+    pub(super) fn set_turn(&mut self, turn: Option<PaceTurn>) {
         self.turn = turn;
-        self
     }
 
     /// Takes the turn of the next call.

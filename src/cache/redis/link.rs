@@ -135,7 +135,7 @@ impl Link {
     pub(super) async fn exchange(
         &self,
         name: &str,
-        own: &BTreeMap<String, String>,
+        (own, gone): (&BTreeMap<String, String>, &[String]),
         (length, within): (Duration, Duration),
     ) -> Answers<BTreeMap<String, String>> {
         let mut group = Vec::new();
@@ -146,6 +146,9 @@ impl Link {
                 set.arg(field).arg(value);
             }
             group.extend([set, cmd("EXPIRE").arg(name).arg(length.as_secs()).to_owned()]);
+        }
+        if !gone.is_empty() {
+            group.push(cmd("HDEL").arg(name).arg(gone).to_owned());
         }
         group.push(cmd("HGETALL").arg(name).to_owned());
         let outcomes = self.queries.all(vec![group], within).await;

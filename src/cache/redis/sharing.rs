@@ -11,7 +11,7 @@ impl SharedFields for RedisTier {
     fn exchange<'a>(
         &'a self,
         table: &'a str,
-        own: &'a ReplicaFields,
+        fields: (&'a ReplicaFields, &'a [String]),
         kept_for: Duration,
     ) -> BoxFuture<'a, Result<ReplicaFields, String>> {
         Box::pin(async move {
@@ -20,7 +20,7 @@ impl SharedFields for RedisTier {
                 return Err(manager.status.cause().unwrap_or_else(|| "there is no connection yet".to_owned()));
             };
             let name = manager.names.shared(table);
-            let answers = link.exchange(&name, own, (kept_for, manager.config.timeout)).await;
+            let answers = link.exchange(&name, fields, (kept_for, manager.config.timeout)).await;
             let cause = answers.error.as_ref().map(|error| error.cause().to_owned());
             let fields = self.judge(&link, answers).pop().flatten();
             fields.ok_or_else(|| cause.unwrap_or_else(|| format!("{name} is no hash of texts")))

@@ -12,6 +12,7 @@ mod limits;
 mod pacer;
 mod pacers;
 mod refusal_share;
+mod remainder;
 mod replicas;
 mod reported;
 mod share;

@@ -13,7 +13,6 @@ use super::state::{PaceFigures, PaceState, Readiness};
 use super::turn_order::TurnOrder;
 use crate::key::Key;
 use crate::upstream::Class;
-use crate::upstream::answered::Answered;
 use crate::upstream::{Failure, FairOrder};
 
 /// A bulk call that has been the next one for this long yields to interactive calls no more, so bulk never starves.
@@ -140,17 +139,11 @@ impl Pacer {
         }
     }
 
-    /// Returns the time until a call would get its turn if no other one waited.
-    pub(in crate::upstream) fn wait(&self, wish: &TurnWish) -> Duration {
-        let now = Instant::now();
+    /// Returns true if [`try_turn`](Self::try_turn) would return a turn now.
+    pub(in crate::upstream) fn admits(&self, wish: &TurnWish) -> bool {
         let mut state = self.state();
-        // A call to one of several targets waits elsewhere.
-        state.demand.wait(now);
-        match state.readiness(wish.order, wish.tokens, false, now) {
-            Readiness::Now => Duration::ZERO,
-            Readiness::Later(wait) => wait,
-            Readiness::AfterOthers => Duration::from_millis(20),
-        }
+        !state.is_queued(wish.order)
+            && state.readiness(wish.order, wish.tokens, false, Instant::now()) == Readiness::Now
     }
 
     /// Returns true if limits are learned from the service's answers.
@@ -199,6 +192,11 @@ impl Pacer {
     /// Returns the number of the next exchange, and the part of the limits that this replica would use.
     pub(super) fn next_exchange(&self) -> (u64, f64) {
         self.state().next_exchange(Instant::now())
+    }
+
+    /// Returns the replicas that have written nothing new for so long that they will not return.
+    pub(super) fn gone_replicas(&self) -> Vec<String> {
+        self.state().replicas.gone(Instant::now())
     }
 
     /// Takes over what the other replicas have written.
@@ -258,10 +256,11 @@ impl PaceTurn {
         self.correct(tokens, now);
     }
 
-    /// Learns how the call has ended. `is_merged` is true if it carried several requests.
-    pub(in crate::upstream) fn ended(mut self, result: &Result<Answered, Failure>, is_merged: bool) {
+    /// Learns how the call has ended: from the headers of the answer and the tokens that it counts, or from the failure.
+    /// `is_merged` is true if it carried several requests.
+    pub(in crate::upstream) fn ended(mut self, result: Result<(&HeaderMap, Option<u64>), &Failure>, is_merged: bool) {
         match result {
-            Ok(answer) => self.answered(&answer.call.headers, answer.call.prompt_tokens),
+            Ok((headers, tokens)) => self.answered(headers, tokens),
             Err(failure) if failure.class == Class::Throttled && failure.may_be_retried() => {
                 self.refused(failure, is_merged);
             }

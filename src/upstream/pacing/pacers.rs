@@ -52,8 +52,8 @@ impl Pacers {
         let limits = SetLimits {
             requests_per_minute: target.requests_per_minute,
             tokens_per_minute: target.tokens_per_minute,
-            // `TargetPlace::has_room` counts the calls for all models together.
-            concurrent: None,
+            // So waiting calls for one model have an order. `TargetPlace::has_room` counts those for all models.
+            concurrent: target.concurrent,
         };
         Self::new(config, limits)
     }

@@ -11,6 +11,9 @@ use crate::process::shared_fields::ReplicaFields;
 /// Time after which a replica that writes nothing new is gone.
 const GONE_AFTER: Duration = Duration::from_secs(10);
 
+/// Time after which its field is removed: each start of a process adds one, so the table would grow.
+const REMOVED_AFTER: Duration = Duration::from_mins(1);
+
 /// The other replicas by name.
 #[derive(Debug, Default)]
 pub(super) struct Replicas {
@@ -64,7 +67,35 @@ impl Replicas {
         equal_share(self.active + 1)
     }
 
+    /// Returns the replicas whose fields are removed.
+    pub(super) fn gone(&self, now: Instant) -> Vec<String> {
+        let is_gone = |other: &OtherReplica| now.saturating_duration_since(other.changed) >= REMOVED_AFTER;
+        self.others.iter().filter(|(_, other)| is_gone(other)).map(|(name, _)| name.clone()).collect()
+    }
+
     fn active(&self, now: Instant) -> impl Iterator<Item = &OtherReplica> {
         self.others.values().filter(move |other| now.saturating_duration_since(other.changed) < GONE_AFTER)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_replica_that_writes_nothing_new_counts_no_more_and_is_removed_later() {
+        let (mut replicas, begun) = (Replicas::default(), Instant::now());
+        let fields = |sequence: u64| {
+            ReplicaFields::from([("dead".to_owned(), field(1, 0.5)), ("living".to_owned(), field(sequence, 0.5))])
+        };
+        let mut seen = Vec::new();
+        for second in 0..=60 {
+            let now = begun + Duration::from_secs(second);
+            replicas.learn("own", &fields(second), now);
+            seen.push((replicas.active, replicas.gone(now)));
+        }
+        assert_eq!(seen[9], (2, vec![]));
+        assert_eq!((seen[10].0, &seen[59].1[..]), (1, &[][..]));
+        assert_eq!(seen[60].1, ["dead"]);
     }
 }

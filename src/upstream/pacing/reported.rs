@@ -17,6 +17,14 @@ pub(super) enum Resource {
 
 impl Resource {
     pub(super) const ALL: [Self; 2] = [Self::Requests, Self::Tokens];
+
+    /// Returns the amount that a call with this many tokens needs.
+    pub(super) const fn amount(self, tokens: usize) -> usize {
+        match self {
+            Self::Requests => 1,
+            Self::Tokens => tokens,
+        }
+    }
 }
 
 /// State of one limit, as the service reports it.
@@ -35,17 +43,34 @@ const LONGEST_RESET: Duration = Duration::from_hours(24);
 
 /// Reads the state of a limit. Without the limit itself, the rest says too little.
 pub(super) fn read(headers: &HeaderMap, resource: Resource) -> Option<QuotaReport> {
-    let [limit, left, reset] = match resource {
+    let [limit, left, reset] = names(resource);
+    // Some gateways report a limit of zero or less for "none".
+    let limit = text(headers, limit)?.trim().parse().ok().filter(|limit| *limit > 0)?;
+    let left = text(headers, left)?.trim().parse().ok()?;
+    let reset = text(headers, reset).and_then(duration).filter(|reset| *reset <= LONGEST_RESET);
+    Some(QuotaReport { limit, left, reset })
+}
+
+/// Reads what is left of a limit that is not named, as in answers of Azure.
+pub(super) fn read_left(headers: &HeaderMap, resource: Resource) -> Option<u64> {
+    let [limit, left, _] = names(resource);
+    if headers.contains_key(limit) {
+        return None;
+    }
+    text(headers, left)?.trim().parse().ok()
+}
+
+const fn names(resource: Resource) -> [&'static str; 3] {
+    match resource {
         Resource::Requests => {
             ["x-ratelimit-limit-requests", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests"]
         }
         Resource::Tokens => ["x-ratelimit-limit-tokens", "x-ratelimit-remaining-tokens", "x-ratelimit-reset-tokens"],
-    };
-    let text = |name: &str| headers.get(name)?.to_str().ok();
-    // Some gateways report a limit of zero or less for "none".
-    let limit = text(limit)?.trim().parse().ok().filter(|limit| *limit > 0)?;
-    let left = text(left)?.trim().parse().ok()?;
-    Some(QuotaReport { limit, left, reset: text(reset).and_then(duration).filter(|reset| *reset <= LONGEST_RESET) })
+    }
+}
+
+fn text<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
+    headers.get(name)?.to_str().ok()
 }
 
 /// Parses a duration as OpenAI writes it, such as `6m0s`, `1.5s` or `20ms`, or a number of seconds.
@@ -141,6 +166,18 @@ mod tests {
             &[("x-ratelimit-limit-requests", "many"), ("x-ratelimit-remaining-requests", "5")],
         ] {
             assert_eq!(read(&headers(pairs), Resource::Requests), None, "{pairs:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_read_without_a_limit_only() {
+        for (pairs, left) in [
+            (&[("x-ratelimit-remaining-requests", "79")][..], Some(79)),
+            (&[("x-ratelimit-remaining-requests", "-1")], None),
+            (&[("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-remaining-requests", "5")], None),
+            (&[], None),
+        ] {
+            assert_eq!(read_left(&headers(pairs), Resource::Requests), left, "{pairs:?}");
         }
     }
 }

@@ -74,7 +74,8 @@ impl PaceSharing {
     async fn exchange(&self, table: String, pacer: Arc<Pacer>) -> Result<(), String> {
         let (sequence, wanted) = pacer.next_exchange();
         let own = ReplicaFields::from([(self.replica.clone(), field(sequence, wanted))]);
-        match self.store.exchange(&table, &own, KEPT_FOR).await {
+        let gone = pacer.gone_replicas();
+        match self.store.exchange(&table, (&own, &gone), KEPT_FOR).await {
             Ok(fields) => {
                 pacer.learn_others(
                     |replicas: &mut Replicas| replicas.learn(&self.replica, &fields, Instant::now()),

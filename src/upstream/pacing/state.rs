@@ -11,11 +11,12 @@ use super::found::FoundRate;
 use super::hold::PaceHold;
 use super::limits::{Buckets, LimitFigures, SetLimits};
 use super::refusal_share::RefusalShare;
+use super::remainder::Remainders;
 use super::replicas::Replicas;
 use super::reported::{self, Resource};
 use super::turn_order::TurnOrder;
 
-/// Part of each limit that bulk calls leave to interactive ones.
+/// Part of each limit that bulk calls leave to interactive ones, also of those whose size is not known.
 const RESERVE: f64 = 0.1;
 
 /// Time for which a call is tried alone, at most.
@@ -39,6 +40,7 @@ const LOWERED: (f64, f64) = (2.0, 0.1);
 pub(super) struct PaceState {
     configured: Buckets,
     reported: Buckets,
+    remainders: Remainders,
     found: Option<FoundRate>,
     pub(super) hold: PaceHold,
     accepted: AcceptedCalls,
@@ -105,6 +107,7 @@ impl PaceState {
         Self {
             configured: Buckets::configured(limits, now),
             reported: Buckets::default(),
+            remainders: Remainders::default(),
             found: None,
             hold: PaceHold::default(),
             accepted: AcceptedCalls::new(now),
@@ -163,7 +166,9 @@ impl PaceState {
             self.found = None;
         }
         let found = self.found.as_mut().map_or(Duration::ZERO, |found| found.wait(reserve, now));
-        limits.max(found).max(self.hold.wait(now))
+        // A limit that is full again at a fixed time gives nothing back before, so aged calls leave its reserve as well.
+        let left = if order.is_bulk() { self.remainders.wait(tokens, RESERVE, now) } else { Duration::ZERO };
+        limits.max(found).max(left).max(self.hold.wait(now))
     }
 
     /// Returns the time until another call may be tried beside the one that is tried alone.
@@ -228,6 +233,7 @@ impl PaceState {
         self.demand.begin(tokens, now);
         self.configured.take(tokens, now);
         self.reported.take(tokens, now);
+        self.remainders.take(tokens, now);
         if let Some(found) = &mut self.found {
             found.take(1.0, now);
         }
@@ -266,7 +272,7 @@ impl PaceState {
         self.share.accepted(now);
         (self.last_accepted, self.largest_accepted) = (Some(now), self.largest_accepted.max(tokens));
         if self.learns {
-            self.read_report(headers, now);
+            self.read_report(headers, tokens, now);
         }
         self.hold.accepted(sent)
     }
@@ -282,7 +288,7 @@ impl PaceState {
             return;
         }
         if let Some(headers) = headers {
-            self.read_report(headers, now);
+            self.read_report(headers, tokens, now);
         }
         let is_new = self.hold.refused(sent, asked, now);
         self.share.refused(now);
@@ -334,11 +340,16 @@ impl PaceState {
         }
     }
 
-    fn read_report(&mut self, headers: &HeaderMap, now: Instant) {
+    /// Learns from the headers of an answer to a call with this many tokens.
+    fn read_report(&mut self, headers: &HeaderMap, tokens: usize, now: Instant) {
+        // The call that brings the report is still counted.
+        let others = self.in_flight.saturating_sub(1);
         for resource in Resource::ALL {
             if let Some(report) = reported::read(headers, resource) {
-                // The call that brings the report is still counted.
-                self.reported.report(resource, (&report, self.in_flight == 1), now);
+                self.reported.report(resource, (&report, others == 0), now);
+                self.remainders.forget(resource);
+            } else if let Some(left) = reported::read_left(headers, resource) {
+                self.remainders.report(resource, (left, others * resource.amount(tokens)), RESERVE, now);
             }
         }
     }

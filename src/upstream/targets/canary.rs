@@ -10,6 +10,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use super::place::TargetPlace;
 use crate::key::{Key, Tag};
 use crate::upstream::call::Call;
+use crate::upstream::pacing::PaceTurn;
 use crate::upstream::{Failure, LaneProperties};
 use crate::vector::Vector;
 use crate::wire::{Base64, Encoding, Input, RequestForm, write_request};
@@ -34,12 +35,12 @@ pub(super) struct CanaryAnswer {
     pub(super) model: Option<String>,
 }
 
-/// Asks a target for the vectors of the texts, beside `call`, whose reservation covers the answer. Of the headers of
+/// Asks a target for the vectors of the texts in a turn, if there is one, beside `call`, whose reservation covers the answer. Of the headers of
 /// the call, the request has only those in `kept`.
 pub(super) async fn ask(
     place: &Arc<TargetPlace>,
     properties: &LaneProperties,
-    (call, kept): (&Call<'_>, &[HeaderName]),
+    (call, turn, kept): (&Call<'_>, Option<PaceTurn>, &[HeaderName]),
 ) -> Result<CanaryAnswer, Failure> {
     let mut headers = HeaderMap::new();
     for name in kept {
@@ -62,6 +63,6 @@ pub(super) async fn ask(
     let body: Bytes = write_request(&properties.space, &inputs.iter().collect::<Vec<_>>(), form, None);
     let asked =
         Call { body, inputs: inputs.len(), encoding: Encoding::Float, has_repetitions: false, batch: &[], ..*call };
-    let answer = place.executor.ask(&properties, &asked).await?;
+    let answer = place.executor.ask((&properties, &asked), turn).await?;
     Ok(CanaryAnswer { vectors: answer.vectors, model: answer.model })
 }

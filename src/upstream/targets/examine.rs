@@ -5,13 +5,16 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::canary;
+use super::choice::RoutedCall;
 use super::gate::{Agreement, ModelGate};
 use super::place::TargetPlace;
 use super::reference::Reference;
-use super::router::{RoutedCall, Several, too_long};
+use super::several::Several;
+use super::verdict::too_long;
 use crate::config::Config;
 use crate::key::Key;
 use crate::observe::logs::shorten_for_log;
+use crate::upstream::pacing::PaceTurn;
 use crate::upstream::{Failure, UnavailableReason};
 
 const RENEWED: &str =
@@ -20,7 +23,11 @@ const DISAGREES: &str = "a target gives other vectors than the others; it gets n
 
 impl Several {
     /// Compares the vectors of a place with the reference. The first place of a model gives the reference.
-    pub(super) async fn examine(&self, place: &Arc<TargetPlace>, request: &RoutedCall<'_>) -> Result<(), Failure> {
+    pub(super) async fn examine(
+        &self,
+        place: &Arc<TargetPlace>,
+        (request, turn): (&RoutedCall<'_>, Option<PaceTurn>),
+    ) -> Result<(), Failure> {
         let Some(gate) = &request.gate else { return Ok(()) };
         let _only = gate.examining.lock().await;
         // Another call may have examined it during the wait for the lock.
@@ -29,7 +36,7 @@ impl Several {
         }
         let config = self.live.load();
         let (model, asked) = (request.properties.model, request.properties.space.model_name());
-        let answer = self.ask(place, request, &config).await?;
+        let answer = self.ask(place, (request, turn), &config).await?;
         let named = answer.model.as_deref().unwrap_or(asked);
         let told = Reference { model: Arc::from(named), vectors: answer.vectors };
         let reference = match self.reference(place, gate, model).await? {
@@ -44,7 +51,7 @@ impl Several {
         let mut distance = reference.distance(&told.vectors);
         if distance > config.drift.bound {
             // A single answer may be an accident.
-            distance = reference.distance(&self.ask(place, request, &config).await?.vectors);
+            distance = reference.distance(&self.ask(place, (request, None), &config).await?.vectors);
         }
         let agrees = distance <= config.drift.bound;
         gate.judge(place.index, agrees, config.drift.every);
@@ -78,11 +85,11 @@ impl Several {
     async fn ask(
         &self,
         place: &Arc<TargetPlace>,
-        request: &RoutedCall<'_>,
+        (request, turn): (&RoutedCall<'_>, Option<PaceTurn>),
         config: &Config,
     ) -> Result<canary::CanaryAnswer, Failure> {
         let there = place.properties(request.properties, (&self.first, None)).map_err(too_long)?;
-        let answer = canary::ask(place, &there, (request.call, &config.cache.key_headers)).await?;
+        let answer = canary::ask(place, &there, (request.call, turn, &config.cache.key_headers)).await?;
         if let Some(gate) = &request.gate {
             gate.answered(place.index);
         }

@@ -1,12 +1,14 @@
 //! Several places that serve the same models: the choice among them, and the proof that their vectors agree.
 
 mod canary;
+mod choice;
 mod examine;
 mod gate;
 mod overview;
 mod place;
 mod reference;
 mod router;
+mod several;
 mod verdict;
 
 pub use canary::{CANARY_TEXTS, canary_keys};

@@ -1,7 +1,7 @@
 //! What the failure of a call at one place means for the other places, and for the caller.
 
 use super::place::TargetPlace;
-use crate::upstream::{Class, Failure, UnavailableReason};
+use crate::upstream::{Class, Failure, UnavailableReason, UriTooLong};
 use crate::wire::AnswerFault;
 
 /// Removes an answer that vecho cannot read, unless it is the first target's: callers would read it as one of that.
@@ -44,4 +44,17 @@ pub(super) fn worse(last: Option<Failure>, failure: Failure) -> Failure {
 pub(super) fn no_target() -> Failure {
     let detail = "no target serves this model at present; `explain` on the ops port gives the state of each";
     Failure::unavailable(UnavailableReason::Status, detail)
+}
+
+/// Returns the failure of a call that has waited at a place: a refusal of a target says more than a turn that comes too
+/// late.
+pub(super) fn not_in_time(failure: Failure, last: Option<Failure>) -> Failure {
+    match (failure.class, last) {
+        (Class::NotInTime { .. }, Some(refused)) if refused.class == Class::Throttled => refused,
+        _ => failure,
+    }
+}
+
+pub(super) fn too_long(error: UriTooLong) -> Failure {
+    Failure::unavailable(UnavailableReason::Status, error.to_string())
 }

@@ -41,12 +41,11 @@ fn p99(times: &[Duration]) -> Duration {
     times[(times.len() * 99).div_ceil(100) - 1]
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn queries_beside_a_bulk_flood_take_at_most_one_call_longer() {
+/// Compares queries beside a flood with those of an idle service that has these limits.
+async fn take_at_most_one_call_longer(counted: Counted, reported: Reported) {
     let stub = Stub::start();
     stub.always(Behaviour::Delay(CALL));
-    let counted = Counted::Bucket { capacity: 1.0 };
-    stub.limit_rate(Quota { requests: 3_000.0, tokens: 200_000.0, counted, reported: Reported::OpenAi });
+    stub.limit_rate(Quota { requests: 3_000.0, tokens: 200_000.0, counted, reported });
     let vecho = Vecho::start(&stub);
     let url = format!("{}/embeddings", vecho.base_url());
     let idle = queries(&url, "idle", 100).await;
@@ -64,4 +63,20 @@ async fn queries_beside_a_bulk_flood_take_at_most_one_call_longer() {
     flood.abort();
     let (idle, beside) = (p99(&idle), p99(&beside));
     assert!(beside <= idle + CALL, "{beside:?} beside a flood, {idle:?} without");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_beside_a_bulk_flood_take_at_most_one_call_longer() {
+    take_at_most_one_call_longer(Counted::Bucket { capacity: 1.0 }, Reported::OpenAi).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_beside_a_bulk_flood_at_azure_take_at_most_one_call_longer() {
+    take_at_most_one_call_longer(Counted::Bucket { capacity: 1.0 }, Reported::Azure).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_beside_a_bulk_flood_in_the_minutes_of_azure_take_at_most_one_call_longer() {
+    let counted = Counted::Window { length: Duration::from_mins(1), passed: Duration::ZERO };
+    take_at_most_one_call_longer(counted, Reported::Azure).await;
 }

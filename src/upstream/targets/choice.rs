@@ -1,0 +1,209 @@
+//! Choice of the place for a call: the free one with the least load, else the one whose rate limits admit the call
+//! first.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::gate::{Agreement, ModelGate, PlaceHold, Standing};
+use super::place::TargetPlace;
+use crate::upstream::LaneProperties;
+use crate::upstream::call::Call;
+use crate::upstream::pacing::{PaceTurn, Pacer, TurnOrder, TurnWish};
+use crate::upstream::permit::Claim;
+
+/// Pause before another look if every place has its maximum of calls in flight.
+pub(super) const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
+
+/// Up to this share, the use of a rate limit does not change the choice.
+const UNUSED: f64 = 0.1;
+
+/// A call on its way to a place.
+pub(super) struct RoutedCall<'a> {
+    pub(super) properties: &'a LaneProperties,
+    pub(super) call: &'a Call<'a>,
+    pub(super) gate: Option<Arc<ModelGate>>,
+    /// Places that this call has tried.
+    pub(super) tried: Vec<usize>,
+    /// The place of each refusal for its rate, and the time of the first one.
+    pub(super) limited: Vec<usize>,
+    pub(super) first_limited: Option<Instant>,
+}
+
+/// The next step of a call.
+pub(super) enum Next {
+    /// The call is made at this place, in its turn if it has one.
+    Go(Arc<TargetPlace>, Option<PaceTurn>),
+    /// The vectors of this place are compared first, in this turn if there is one.
+    Examine(Arc<TargetPlace>, Option<PaceTurn>),
+    /// The call waits in all of these lines, and goes where its turn comes first.
+    Queue(Vec<TurnLine>),
+    /// The places may be free after this time.
+    LookAgain(Duration),
+    /// No place is left.
+    Nowhere,
+}
+
+/// Line of the calls that wait for their turn at one place.
+pub(super) struct TurnLine {
+    pub(super) place: Arc<TargetPlace>,
+    pub(super) pacer: Arc<Pacer>,
+    pub(super) wish: TurnWish,
+}
+
+/// The places as they are for one call.
+pub(super) struct Choice<'a> {
+    /// Those that serve the model.
+    places: Vec<&'a Arc<TargetPlace>>,
+    request: &'a RoutedCall<'a>,
+    standings: Vec<Standing>,
+    claim: Claim,
+    now: Instant,
+}
+
+impl<'a> RoutedCall<'a> {
+    pub(super) const fn new(properties: &'a LaneProperties, call: &'a Call<'a>, gate: Option<Arc<ModelGate>>) -> Self {
+        Self { properties, call, gate, tried: Vec::new(), limited: Vec::new(), first_limited: None }
+    }
+
+    /// Returns the places that the call may still try.
+    pub(super) fn open<'p>(&self, places: &'p [Arc<TargetPlace>]) -> impl Iterator<Item = &'p Arc<TargetPlace>> {
+        let model = self.properties.space.model_name();
+        // Without a place in the table of models, nothing is known of the vectors of other targets.
+        let most = if self.gate.is_some() { usize::MAX } else { 1 };
+        let serving = places.iter().filter(move |place| place.serves(model)).take(most);
+        serving.filter(|place| !self.tried.contains(&place.index))
+    }
+
+    /// Returns true if this place has refused the call for its rate.
+    pub(super) fn was_limited_at(&self, place: &TargetPlace) -> bool {
+        self.limited.contains(&place.index)
+    }
+
+    /// Notes that the call leaves a place. It may come back only if the place has refused it for its rate.
+    pub(super) fn leave(&mut self, place: &TargetPlace, is_limited: bool) {
+        self.tried.push(place.index);
+        if is_limited {
+            self.limited.push(place.index);
+            self.first_limited.get_or_insert_with(Instant::now);
+        } else {
+            self.limited.retain(|index| *index != place.index);
+        }
+    }
+
+    /// Returns true if a place that has refused the call for its rate may admit it later.
+    fn may_return(&self, line: &TurnLine) -> bool {
+        let refusals = self.limited.iter().filter(|index| **index == line.place.index).count();
+        let refusals = u32::try_from(refusals).unwrap_or(u32::MAX);
+        self.first_limited.is_some_and(|first| line.pacer.holds(line.wish.tokens, (first, refusals)))
+    }
+}
+
+impl<'a> Choice<'a> {
+    /// Looks at the places. Without knowledge of the model there is no choice.
+    pub(super) fn new(places: &'a [Arc<TargetPlace>], request: &'a RoutedCall<'a>, claim: Claim) -> Option<Self> {
+        let standings = request.gate.as_ref()?.standings();
+        let model = request.properties.space.model_name();
+        let places = places.iter().filter(|place| place.serves(model)).collect();
+        Some(Self { places, request, standings, claim, now: Instant::now() })
+    }
+
+    /// Returns the next step of a call that must be made by `deadline`.
+    pub(super) fn next(&self, deadline: Instant) -> Next {
+        let mut usable: Vec<(&Arc<TargetPlace>, Option<PlaceHold>)> =
+            self.usable().map(|place| (place, self.hold(place))).collect();
+        usable.sort_by(|(one, _), (other, _)| self.load(one).total_cmp(&self.load(other)));
+        for (place, _) in usable.iter().filter(|(place, hold)| hold.is_none() && place.has_room()) {
+            match self.line(place) {
+                None => return self.go(place, None),
+                Some(TurnLine { pacer, wish, .. }) => {
+                    if let Some(turn) = pacer.try_turn(&wish) {
+                        return self.go(place, Some(turn));
+                    }
+                }
+            }
+        }
+        let first =
+            usable.iter().filter_map(|(place, hold)| Some((*place, (*hold)?))).min_by_key(|(_, hold)| hold.until);
+        match first {
+            // All others have failed a moment ago, too, so the one that did first is tried again.
+            Some((place, _)) if usable.iter().all(|(_, hold)| hold.is_some_and(|hold| !hold.is_throttled)) => {
+                self.go(place, None)
+            }
+            _ => self.queue(&usable).unwrap_or_else(|| self.without_line(&usable, first, deadline)),
+        }
+    }
+
+    /// Returns true if a place outside of the lines admits the call now.
+    pub(super) fn has_free(&self, lines: &[TurnLine]) -> bool {
+        self.usable().any(|place| {
+            let is_outside = lines.iter().all(|line| line.place.index != place.index);
+            is_outside
+                && self.hold(place).is_none()
+                && place.has_room()
+                && self.line(place).is_none_or(|line| line.pacer.admits(&line.wish))
+        })
+    }
+
+    /// Returns the step to a place: its vectors are compared first, unless they are known to agree.
+    pub(super) fn go(&self, place: &Arc<TargetPlace>, turn: Option<PaceTurn>) -> Next {
+        match self.standings[place.index].verdict(self.now) {
+            Agreement::Agrees => Next::Go(Arc::clone(place), turn),
+            Agreement::Unknown | Agreement::Disagrees => Next::Examine(Arc::clone(place), turn),
+        }
+    }
+
+    /// Returns the lines in which the call may wait. A place that limits the rate counts as well, but only with learned
+    /// limits: without them, nothing is known of the end of the refusals.
+    fn queue(&self, usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)]) -> Option<Next> {
+        let learns = |line: &TurnLine| line.pacer.learns();
+        let fresh = usable.iter().filter_map(|(place, hold)| match hold {
+            None => self.line(place),
+            Some(hold) if hold.is_throttled => self.line(place).filter(learns),
+            Some(_) => None,
+        });
+        let limited = self.places.iter().filter(|place| self.request.was_limited_at(place));
+        let again = limited.filter_map(|place| self.line(place).filter(|line| self.request.may_return(line)));
+        let lines: Vec<TurnLine> = fresh.chain(again).collect();
+        (!lines.is_empty()).then_some(Next::Queue(lines))
+    }
+
+    fn without_line(
+        &self,
+        usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)],
+        first: Option<(&Arc<TargetPlace>, PlaceHold)>,
+        deadline: Instant,
+    ) -> Next {
+        match first {
+            _ if usable.iter().any(|(_, hold)| hold.is_none()) => Next::LookAgain(NO_ROOM_PAUSE),
+            None => Next::Nowhere,
+            Some((_, hold)) if hold.until < deadline => Next::LookAgain(hold.until - self.now),
+            Some((place, _)) => self.go(place, None),
+        }
+    }
+
+    /// Returns the line of a place, unless its calls are not paced.
+    fn line(&self, place: &Arc<TargetPlace>) -> Option<TurnLine> {
+        let pacer = place.executor.pacer(self.request.properties)?;
+        let order = TurnOrder::of(self.claim.priority, self.request.was_limited_at(place));
+        let tokens = self.request.call.tokens();
+        Some(TurnLine { place: Arc::clone(place), pacer, wish: TurnWish { order, caller: self.claim.caller, tokens } })
+    }
+
+    fn load(&self, place: &TargetPlace) -> f64 {
+        let pacer = place.executor.pacer(self.request.properties);
+        place.load() + pacer.map_or(0.0, |pacer| (pacer.used() - UNUSED).max(0.0))
+    }
+
+    fn hold(&self, place: &TargetPlace) -> Option<PlaceHold> {
+        self.standings[place.index].hold(self.now)
+    }
+
+    /// Returns the places that the call may still try and whose vectors are not known to disagree.
+    fn usable(&self) -> impl Iterator<Item = &'a Arc<TargetPlace>> {
+        let agrees = |place: &TargetPlace| self.standings[place.index].verdict(self.now) != Agreement::Disagrees;
+        let untried = |place: &TargetPlace| !self.request.tried.contains(&place.index);
+        self.places.iter().copied().filter(move |place| untried(place) && agrees(place))
+    }
+}

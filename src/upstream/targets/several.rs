@@ -1,0 +1,194 @@
+//! The way of a call through several targets: from one to the next until one has answered.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use http::Uri;
+use tokio::time::Instant;
+
+use super::choice::{Choice, NO_ROOM_PAUSE, Next, RoutedCall, TurnLine};
+use super::gate::Gate;
+use super::place::TargetPlace;
+use super::verdict::{as_seen_by_callers, moves_on, no_target, not_in_time, too_long, worse};
+use crate::config::Live;
+use crate::observe::logs::{Throttled, shorten_for_log};
+use crate::observe::metrics::{BreakerState, Metrics};
+use crate::upstream::answered::{Answered, CallInfo};
+use crate::upstream::call::Call;
+use crate::upstream::paced::{wait_aside, wait_for_turn};
+use crate::upstream::pacing::PaceTurn;
+use crate::upstream::permit::CallPermit;
+use crate::upstream::retry::retry_deadline;
+use crate::upstream::{Class, Failure, LaneProperties};
+use crate::wire::Encoding;
+
+const REFUSES: &str = "a target refuses its key or does not know the model; the other targets serve its calls";
+
+/// Several targets, with what is known of each of them.
+pub(super) struct Several {
+    pub(super) places: Vec<Arc<TargetPlace>>,
+    /// Base URL of the lanes' addresses: that of the first target, or `upstream.identity`.
+    pub(super) first: Uri,
+    pub(super) gate: Gate,
+    pub(super) live: Live,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) throttled: Throttled,
+}
+
+impl Several {
+    /// Makes a call at one place after the other until one has answered it.
+    pub(super) async fn execute(
+        &self,
+        mut request: RoutedCall<'_>,
+        permit: &mut CallPermit,
+    ) -> Result<Answered, Failure> {
+        let deadline = request.call.deadlines().into_iter().max().unwrap_or_else(Instant::now);
+        let mut last: Option<Failure> = None;
+        loop {
+            let next = match self.next(&request, permit, deadline) {
+                Next::Queue(lines) => match self.queue(&request, lines, permit).await {
+                    Ok(next) => next,
+                    Err(late) => return Err(not_in_time(late, last)),
+                },
+                next => next,
+            };
+            let (place, turn) = match next {
+                Next::Go(place, turn) => (place, turn),
+                Next::Examine(place, turn) => {
+                    if let Err(failure) = self.examine(&place, (&request, turn)).await {
+                        self.left(&place, &mut request, &failure);
+                        last = Some(worse(last, failure));
+                    }
+                    continue;
+                }
+                Next::LookAgain(wait) => {
+                    // As for the wait before a retry: it holds neither memory nor a permit.
+                    request.call.reservation.give_up();
+                    if !permit.pause(wait, deadline).await {
+                        return Err(last.unwrap_or_else(no_target));
+                    }
+                    request.call.reservation.take_again().await;
+                    continue;
+                }
+                Next::Queue(_) | Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
+            };
+            let failure = match self.call(&place, (&request, turn), permit).await {
+                Ok(answered) => return Ok(answered),
+                Err(failure) => as_seen_by_callers(failure, &place),
+            };
+            if request.was_limited_at(&place) && matches!(failure.class, Class::Throttled | Class::NotInTime { .. }) {
+                // The call has stayed there as long as it could.
+                return Err(not_in_time(failure, last));
+            }
+            // A place that learns from the failure is asked for numbers next.
+            if !place.learns_from(&failure) {
+                if !moves_on(&failure) {
+                    return Err(failure);
+                }
+                self.left(&place, &mut request, &failure);
+            }
+            last = Some(worse(last, failure));
+        }
+    }
+
+    fn next(&self, request: &RoutedCall<'_>, permit: &CallPermit, deadline: Instant) -> Next {
+        match Choice::new(&self.places, request, permit.claim()) {
+            Some(choice) => choice.next(deadline),
+            None => {
+                let only = request.open(&self.places).next();
+                only.map_or(Next::Nowhere, |place| Next::Go(Arc::clone(place), None))
+            }
+        }
+    }
+
+    /// Waits in all of the lines until the first turn comes, or until something else has changed.
+    async fn queue(
+        &self,
+        request: &RoutedCall<'_>,
+        lines: Vec<TurnLine>,
+        permit: &mut CallPermit,
+    ) -> Result<Next, Failure> {
+        let until = retry_deadline(&request.call.deadlines(), Class::Throttled, Duration::ZERO);
+        let claim = permit.claim();
+        let look = || Choice::new(&self.places, request, claim);
+        let is_as_before = || {
+            let is_up = |line: &TurnLine| line.place.executor.breaker.state() == BreakerState::Closed;
+            lines.iter().all(is_up) && look().is_some_and(|choice| !choice.has_free(&lines))
+        };
+        let turn = wait_for_turn(first_turn(&lines, until), (claim.priority, &is_as_before), &self.metrics);
+        let Some((line, turn)) = wait_aside((request.call, permit), turn, until).await? else {
+            return Ok(Next::LookAgain(Duration::ZERO));
+        };
+        // Calls for other models may have taken the room meanwhile.
+        if !line.place.has_room() {
+            return Ok(Next::LookAgain(NO_ROOM_PAUSE));
+        }
+        Ok(look().map_or(Next::Nowhere, |choice| choice.go(&line.place, Some(turn))))
+    }
+
+    /// Makes the call at a place. While others are left, a place gets one attempt, unless the call has come back to
+    /// it: then it stays.
+    async fn call(
+        &self,
+        place: &Arc<TargetPlace>,
+        (request, turn): (&RoutedCall<'_>, Option<PaceTurn>),
+        permit: &mut CallPermit,
+    ) -> Result<Answered, Failure> {
+        let reference = request.gate.as_ref().and_then(|gate| gate.reference());
+        let dimension = reference.as_ref().map(|reference| reference.dimension());
+        let there = place.properties(request.properties, (&self.first, dimension)).map_err(too_long)?;
+        let numbers = Some(Encoding::Float).filter(|_| place.asks_for_numbers());
+        let is_rewritten = there.space.model != request.properties.space.model || numbers.is_some();
+        let there = LaneProperties { encoding: numbers.unwrap_or(there.encoding), ..there };
+        let body = if is_rewritten { (request.call.written)(&there.space, numbers) } else { request.call.body.clone() };
+        let stays = request.was_limited_at(place);
+        let has_other = !stays && request.open(&self.places).any(|other| other.index != place.index);
+        let attempts = if has_other { 1 } else { request.call.attempts };
+        let encoding = numbers.unwrap_or(request.call.encoding);
+        // The last place waits itself only if no other one limits the rate: another one may be free sooner.
+        let waits = stays || (!has_other && request.limited.is_empty());
+        let call = Call { body, encoding, attempts, waits, ..*request.call };
+        let _under_way = place.enter();
+        permit.set_turn(turn);
+        let mut answered = place.executor.execute(&there, &call, permit).await?;
+        if let Some(gate) = &request.gate {
+            gate.answered(place.index);
+        }
+        // All targets of a model have one name for it, or each change of the target would look like a new model.
+        if let (Some(info), Some(reference)) = (Arc::get_mut(&mut answered.call), reference) {
+            let CallInfo { model, .. } = info;
+            *model = Some(reference.model.to_string());
+        }
+        Ok(answered)
+    }
+
+    /// Notes that a call leaves a place.
+    fn left(&self, place: &Arc<TargetPlace>, request: &mut RoutedCall<'_>, failure: &Failure) {
+        request.leave(place, failure.class == Class::Throttled && failure.may_be_retried());
+        self.metrics.targets.left(place.index);
+        if let Some(gate) = &request.gate {
+            gate.hold(place.index, failure.retry_after(), failure.class == Class::Throttled);
+        }
+        if failure.class == Class::Refused && self.throttled.admits(REFUSES) {
+            let (target, model) = (&*place.target.name, request.properties.space.model_name());
+            let status = failure.reply.as_ref().map_or(0, |reply| reply.status.as_u16());
+            tracing::error!(target, model = &*shorten_for_log(model), status, "{REFUSES}");
+        }
+    }
+}
+
+/// Returns the turn that comes first, with its line. Fails with the shortest time that a turn would take.
+async fn first_turn(lines: &[TurnLine], until: Instant) -> Result<(&TurnLine, PaceTurn), Duration> {
+    let mut turns: FuturesUnordered<_> =
+        lines.iter().map(async |line| line.pacer.turn(&line.wish, until).await.map(|turn| (line, turn))).collect();
+    let mut shortest = Duration::MAX;
+    while let Some(turn) = turns.next().await {
+        match turn {
+            Ok(first) => return Ok(first),
+            Err(wait) => shortest = shortest.min(wait),
+        }
+    }
+    Err(shortest)
+}

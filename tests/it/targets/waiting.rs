@@ -1,0 +1,172 @@
+//! Calls that wait because the limits of all targets are used up.
+
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use super::{Group, status};
+use crate::harness::stub::{Call, Counted, Quota, Reported};
+use crate::harness::{Behaviour, eventually};
+
+const INTERACTIVE: &str = r#"vecho_pace_waiting{priority="interactive"}"#;
+const BULK: &str = r#"vecho_pace_waiting{priority="bulk"}"#;
+
+impl Group {
+    async fn reaches(&self, series: &str, value: f64) {
+        eventually(series, async || self.inside.metric(series).await >= value).await;
+    }
+}
+
+fn of_priority(priority: &str) -> [(&str, &str); 1] {
+    [("x-vecho-priority", priority)]
+}
+
+#[tokio::test]
+async fn interactive_calls_go_before_bulk_ones_that_wait_for_a_target() {
+    // One call a second, and ten at once.
+    let group = Group::with(1, |_| json!({"requests_per_minute": 60}), &[]).await;
+    let embed = async |priority: &str, text: &str| {
+        let body = json!({"model": "tiny", "input": text});
+        assert_eq!(group.inside.embed_with(&of_priority(priority), body).await.status, 200, "{text}");
+    };
+    // Bulk calls leave a tenth.
+    for number in 0..8 {
+        embed("interactive", &format!("first {number}")).await;
+    }
+    let bulk = async {
+        tokio::join!(
+            embed("bulk", "bulk 1"),
+            embed("bulk", "bulk 2"),
+            embed("bulk", "bulk 3"),
+            embed("bulk", "bulk 4")
+        );
+    };
+    let queries = async {
+        group.reaches(BULK, 2.0).await;
+        tokio::join!(embed("interactive", "query 1"), embed("interactive", "query 2"));
+    };
+    tokio::join!(bulk, queries);
+    let sent: Vec<String> = group.calls(0).iter().flat_map(Call::texts).collect();
+    let place = |text: &str| sent.iter().position(|sent| sent == text).expect("it is sent");
+    let last_query = place("query 1").max(place("query 2"));
+    let bulk_after = (1..=4).filter(|number| place(&format!("bulk {number}")) > last_query).count();
+    assert!(bulk_after >= 2, "{sent:?}");
+    assert_eq!(group.inside.metric(BULK).await + group.inside.metric(INTERACTIVE).await, 0.0);
+}
+
+#[tokio::test]
+async fn calls_that_wait_use_every_target_up_to_its_limit() {
+    let group = Group::with(2, |_| json!({"requests_per_minute": 60}), &[]).await;
+    group.embed(&["x"]).await;
+    let begun = Instant::now();
+    let texts: Vec<String> = (0..24).map(|number| format!("text {number}")).collect();
+    // Each one alone, so that they do not share calls.
+    let send = async |text: &String| {
+        let body = json!({"model": "tiny", "input": text, "user": text});
+        group.inside.embed(body).await.status
+    };
+    let requests = texts.iter().map(&send);
+    let statuses = futures_util::future::join_all(requests).await;
+    let took = begun.elapsed();
+    assert_eq!(statuses, [200; 24]);
+    let [one, other] = [0, 1].map(|place| group.calls(place).len());
+    assert_eq!(one + other, 25);
+    assert!(one.abs_diff(other) <= 3, "{one} and {other}");
+    // Of the 20 calls at once, three are used before: two comparisons and one call.
+    assert!(took >= Duration::from_millis(2_500), "{took:?} for 7 further calls at two a second");
+    assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+#[tokio::test]
+async fn a_call_waits_for_the_target_that_is_free_first() {
+    // The first one admits two calls at once, one of them the comparison, and then one in five seconds.
+    let limits = |place| if place == 0 { json!({"requests_per_minute": 12}) } else { json!({}) };
+    let group = Group::with(2, limits, &[]).await;
+    assert_eq!(group.embed(&["x"]).await.header("x-vecho-target"), Some("b"));
+    group.stubs[1].next(status(503, "{}"));
+    assert_eq!(group.embed(&["y"]).await.header("x-vecho-target"), Some("a"));
+    // The second one gets no calls for a second, and the first one for five.
+    let answer = group.embed(&["z"]).await;
+    assert_eq!((answer.status, answer.header("x-vecho-target")), (200, Some("b")), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_target_that_limits_the_rate_of_its_first_comparison_is_waited_for() {
+    let group = Group::start(1).await;
+    group.stubs[0].next(Behaviour::RateLimit { retry_after_ms: 300 });
+    let answer = group.embed(&["x"]).await;
+    assert_eq!((answer.status, answer.header("x-vecho-target")), (200, Some("a")), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_target_that_dies_while_a_call_waits_for_it_is_left() {
+    let group = Group::with(2, |_| json!({}), &[("retry.max_attempts", "1")]).await;
+    for text in ["x", "y"] {
+        group.embed(&[text]).await;
+        group.stubs[0].down().await;
+    }
+    group.stubs[0].up().await;
+    // Both refuse one call, and then only the second one works.
+    for stub in &group.stubs {
+        stub.next(Behaviour::RateLimit { retry_after_ms: 400 });
+    }
+    let waiting = async { group.embed(&["waits"]).await };
+    let death = async {
+        group.reaches(INTERACTIVE, 1.0).await;
+        group.stubs[0].down().await;
+    };
+    let (answer, ()) = tokio::join!(waiting, death);
+    assert_eq!((answer.status, answer.header("x-vecho-target")), (200, Some("b")), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_turn_at_every_target_that_would_come_too_late_is_refused() {
+    let settings = [("limits.request_timeout", "2s")];
+    let group = Group::with(2, |_| json!({"requests_per_minute": 1}), &settings).await;
+    // The comparisons use up both limits.
+    let begun = Instant::now();
+    let answer = group.embed(&["x"]).await;
+    assert!(begun.elapsed() < Duration::from_secs(4), "{:?}", begun.elapsed());
+    assert_eq!(answer.status, 429, "{answer:?}");
+    assert_eq!(answer.error().1, json!("rate_limit_exceeded"));
+    let wait: u64 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).unwrap_or_default();
+    assert!((30..=60).contains(&wait), "{answer:?}");
+}
+
+/// Limits of one call a minute that is used up.
+async fn use_up(group: &Group) {
+    let counted = Counted::Bucket { capacity: 1.001 };
+    for stub in &group.stubs {
+        stub.limit_rate(Quota { requests: 1.0, tokens: 1e9, counted, reported: Reported::Nothing });
+    }
+    for number in 0.. {
+        if group.embed(&[&format!("uses up {number}")]).await.status == 429 {
+            break;
+        }
+        assert!(number < 5);
+    }
+}
+
+fn refused(group: &Group) -> usize {
+    group.stubs.iter().map(|stub| stub.quota_record().refused().len()).sum()
+}
+
+#[tokio::test]
+async fn targets_that_refuse_every_call_are_not_asked_without_a_pause() {
+    let group = Group::with(2, |_| json!({}), &[("limits.request_timeout", "4s")]).await;
+    group.embed(&["x"]).await;
+    use_up(&group).await;
+    let before = refused(&group);
+    assert_eq!(group.embed(&["refused"]).await.status, 429);
+    let calls = refused(&group) - before;
+    assert!(calls <= 20, "{calls} calls in four seconds");
+}
+
+#[tokio::test]
+async fn targets_that_refuse_every_comparison_are_not_asked_without_a_pause() {
+    let group = Group::with(1, |_| json!({}), &[("limits.request_timeout", "4s")]).await;
+    group.stubs[0].always(Behaviour::RateLimit { retry_after_ms: 0 });
+    assert_eq!(group.embed(&["refused"]).await.status, 429);
+    let asked = group.stubs[0].embedding_calls().len();
+    assert!((2..=20).contains(&asked), "{asked} calls in four seconds");
+}
