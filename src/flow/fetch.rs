@@ -84,6 +84,9 @@ impl Fetch {
         let missing = Missing { inputs, places: own_places, own: Arc::clone(&self.own) };
         // `work` must run to its end, because its worker may also serve inputs of other requests of the lane.
         let (mut reports, work) = self.flow.batcher.submit(&self.lane, missing, self.waiter());
+        if self.priority == Priority::Bulk {
+            self.lead.note_bulk(work.submission());
+        }
         let completion = pin!(async {
             while let Some(report) = reports.recv().await {
                 // The call continues after this report, and its result is stored for requests that come later.

@@ -35,9 +35,9 @@ const NOISE: [&str; 13] = [
 const NOISE_PREFIXES: [&str; 2] = ["x-stainless-", "sec-"];
 
 impl Request<'_> {
-    /// Returns the lane of this request's misses: one space, one credential, and one of everything else that
-    /// a call has once.
-    pub(super) fn lane(&self) -> Lane {
+    /// Returns the lane of this request's misses with a priority: one space, one credential, and one of everything else
+    /// that a call has once.
+    pub(super) fn lane(&self, priority: Priority) -> Lane {
         let (request, origin) = (&self.job.request, &self.job.origin);
         // A call for several requests sends a list, so single inputs and lists share a lane.
         let form = RequestForm { encoding: self.upstream_encoding(), is_single: false, ..request.form };
@@ -71,7 +71,7 @@ impl Request<'_> {
             is_known: self.speaks_f32,
         };
         // Calls of one priority never wait for inputs of the other.
-        let id = id.extend(Tag::Control, self.priority().name().as_bytes());
+        let id = id.extend(Tag::Control, priority.name().as_bytes());
         Lane { id, learns_as, properties: Arc::new(properties) }
     }
 

@@ -136,7 +136,7 @@ impl<'a> Request<'a> {
         let controls = &self.context().controls;
         let is_shared = !controls.only_if_cached && !controls.no_cache && !controls.no_store;
         let leases = self.flow.leases.as_ref().filter(|_| is_shared)?;
-        Some((leases, self.flow.batcher.recent_call_time(&self.lane())))
+        Some((leases, self.flow.batcher.recent_call_time(&self.lane(self.priority()))))
     }
 
     fn look_into_memory(&self) -> Progress {

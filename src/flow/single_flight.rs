@@ -5,11 +5,12 @@
 
 use std::collections::hash_map::Entry;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tokio::sync::Notify;
 
 use crate::key::{Key, KeyMap, Spread};
+use crate::upstream::Submission;
 
 // Requests with different keys rarely wait for the same lock.
 const SHARDS: usize = 64;
@@ -36,6 +37,8 @@ struct Flight<V> {
     /// Wakes the waiters of every key of the flight.
     completed: Notify,
     is_late: AtomicBool,
+    /// Submission whose calls yield to those of interactive requests.
+    bulk: OnceLock<Submission>,
 }
 
 /// Handle to wait for one key's result. Cheap to clone.
@@ -85,6 +88,7 @@ impl<V: Clone> SingleFlight<V> {
             completions: Mutex::new(Vec::new()),
             completed: Notify::new(),
             is_late: AtomicBool::new(false),
+            bulk: OnceLock::new(),
         });
         let (mut waiters, mut led, mut led_keys) = (Vec::with_capacity(keys.len()), Vec::new(), Vec::new());
         for (place, key) in keys.iter().enumerate() {
@@ -142,6 +146,11 @@ impl<V: Clone> FlightWaiter<V> {
         !self.was_late && self.flight.is_late.load(Ordering::Relaxed)
     }
 
+    /// Returns the submission of the fetch if its calls yield to those of interactive requests.
+    pub fn bulk(&self) -> Option<Submission> {
+        self.flight.bulk.get().copied()
+    }
+
     /// Waits for the outcome for the key.
     pub async fn completion(&self) -> Completion<V> {
         loop {
@@ -182,6 +191,12 @@ impl<V: Clone> Leader<V> {
         for place in places {
             self.leave(place);
         }
+    }
+
+    /// Notes the submission that fetches the keys, because its calls yield to those of interactive requests.
+    pub fn note_bulk(&self, submission: Submission) {
+        // A fetch with leases has several submissions. The first one has the most keys.
+        let _ = self.flight.bulk.set(submission);
     }
 
     /// Releases the present waiters because the rest of the flight exceeds its time limit. Its results still arrive,

@@ -1,5 +1,6 @@
 //! Waits for missing keys: claims them, has them fetched, and decides what each result means for this request.
 
+use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +15,11 @@ use super::request::Request;
 use super::single_flight::{self, Claims, FlightWaiter, Leader, SingleFlight};
 use super::{Calls, FetchResult, RequestContext};
 use crate::cache::Age;
-use crate::config::Scope;
+use crate::config::{Priority, Scope};
 use crate::key::Key;
 use crate::observe::traces::{Span, TraceContext};
 use crate::process::tasks::DetachOnDrop;
-use crate::upstream::{Class, Failure, OwnRequest, UnavailableReason, request_id};
+use crate::upstream::{Class, Failure, HastenedSubmission, OwnRequest, Submission, UnavailableReason, request_id};
 
 /// Table of fetches in which an input is retried after a fetch that another request led has failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -69,7 +70,9 @@ impl Request<'_> {
         let fetch = lead.map(|lead| self.launch(lead, led_places, (progress, waiting.context())));
         // All led keys belong to one flight, so one of its handles tells when all of them are complete.
         let own = led.first().map(|place| &waiters[*place]);
+        let hastened = self.hasten(waiters.iter().zip(&is_led));
         self.wait(fetch.zip(own), &waiters).await;
+        drop(hastened);
         let mut retries = Vec::new();
         for ((place, join), led) in places.iter().zip(&waiters).zip(is_led) {
             match self.settle(join.try_completion(), led) {
@@ -79,6 +82,26 @@ impl Request<'_> {
         }
         link_calls(&waiting, places.iter().map(|place| &progress.slots[*place]));
         retries
+    }
+
+    /// Lets an interactive request that waits for the fetches of bulk requests lend them its priority. The keys that it
+    /// leads are its own.
+    fn hasten<'w>(
+        &self,
+        waiters: impl Iterator<Item = (&'w FlightWaiter<FetchResult>, &'w bool)>,
+    ) -> Vec<HastenedSubmission> {
+        if self.priority() == Priority::Bulk {
+            return Vec::new();
+        }
+        let awaited: BTreeSet<Submission> =
+            waiters.filter(|(_, is_led)| !**is_led).filter_map(|(waiter, _)| waiter.bulk()).collect();
+        if awaited.is_empty() {
+            return Vec::new();
+        }
+        // Only calls that this request could make itself: those of its own credential.
+        let lane = self.lane(Priority::Bulk);
+        let hasten = |awaited| self.flow.batcher.hasten(&lane, awaited, self.context().deadline);
+        awaited.into_iter().filter_map(hasten).collect()
     }
 
     /// Waits until all keys have results, at most until the deadline, and drives its own fetch meanwhile. The rest of
@@ -222,7 +245,7 @@ impl Request<'_> {
             space: self.space.clone(),
             caller: self.caller,
             lead,
-            lane: self.lane(),
+            lane: self.lane(self.priority()),
             priority: self.priority(),
             own: self.own_request(),
             places: places.into_iter().map(own_place).collect(),

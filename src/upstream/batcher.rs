@@ -16,15 +16,16 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::job::{BodyForm, CallJob, body_for, content_of};
 use super::lane_queue::{LaneQueue, merge, next_in_time};
+use super::lane_worker::{HastenedSubmission, Hastening, LaneWorker};
 use super::memory_budget::MemoryBudget;
 use super::paced::wait_for_turn;
 use super::pacing::{PaceTurn, TurnOrder, TurnWish};
 use super::permit::{CallPermit, Claim, Permits};
-use super::piece::{Missing, Piece, Report, Waiter, fail};
+use super::piece::{Missing, Piece, Report, Submission, Waiter, fail};
 use super::retry::TELL_AHEAD;
 use super::sizing::{Load, PartTurn, Sizes};
 use super::{Answered, Failure, LaneProperties, Router, UnavailableReason};
-use crate::config::Live;
+use crate::config::{Live, Priority};
 use crate::key::{Key, KeyMap};
 use crate::observe::metrics::Metrics;
 use crate::process::shared_fields::SharedFields;
@@ -74,19 +75,12 @@ pub struct Work {
     worker: LaneWorker,
 }
 
-/// A worker of a lane, and the submission that it waits for.
-#[derive(Clone)]
-struct LaneWorker {
-    lane: Key,
-    properties: Arc<LaneProperties>,
-    claim: Claim,
-    ticket: u64,
-    /// Tokens of the next call, by estimate.
-    tokens: usize,
-    deadline: Instant,
-}
-
 impl Work {
+    /// Returns the number of the submission.
+    pub const fn submission(&self) -> Submission {
+        self.worker.ticket
+    }
+
     /// Makes the calls.
     pub async fn run(self) {
         self.batcher.work(self.worker).await;
@@ -144,10 +138,32 @@ impl Batcher {
         let (ticket, deadline) = (self.submissions.fetch_add(1, Ordering::Relaxed), waiter.deadline);
         let piece = Piece { ticket, first_place: 0, missing, waiter, queued, results };
         let properties = Arc::clone(&lane.properties);
-        let worker = LaneWorker { lane: lane.id, properties, claim, ticket, tokens: piece.load().tokens, deadline };
+        let tokens = piece.load().tokens;
+        let worker = LaneWorker { lane: lane.id, properties, claim, ticket, tokens, deadline, hastens: None };
         // The piece is queued before its worker starts, so a worker that already has a permit can merge it.
         self.enqueue(lane, piece);
         (reports, Work { batcher: Arc::clone(self), worker })
+    }
+
+    /// Adds an interactive worker to a submission of another request, for a request that waits for it, at most until
+    /// `deadline`. Returns `None` if none of its inputs wait in the lane.
+    pub fn hasten(
+        self: &Arc<Self>,
+        lane: &Lane,
+        submission: Submission,
+        deadline: Instant,
+    ) -> Option<HastenedSubmission> {
+        let (caller, tokens) = {
+            let queues = lock(&self.queues);
+            let piece = queues.get(&lane.id)?.pieces.iter().find(|piece| piece.ticket == submission)?;
+            (piece.waiter.caller, piece.load().tokens)
+        };
+        let claim = Claim { caller, model: lane.properties.model, priority: Priority::Interactive };
+        let (hastened, hastens) = HastenedSubmission::new();
+        let (properties, hastens) = (Arc::clone(&lane.properties), Some(hastens));
+        let worker = LaneWorker { lane: lane.id, properties, claim, ticket: submission, tokens, deadline, hastens };
+        self.spawn_worker(worker);
+        Some(hastened)
     }
 
     fn enqueue(&self, lane: &Lane, piece: Piece) {
@@ -168,6 +184,8 @@ impl Batcher {
             // The turn and the permit come before the inputs: those that arrive during the wait share the call.
             let turn = match self.turn(&worker).await {
                 Ok(turn) => turn,
+                // The submission has a worker of its own.
+                Err(_) if worker.hastens.is_some() => return,
                 Err(wait) => match self.refuse(&worker, wait) {
                     // Another worker has taken the piece, so this one serves a piece of the other.
                     Some(next) => {
@@ -179,19 +197,19 @@ impl Batcher {
             };
             let mut permit = self.permits.take(worker.claim).await;
             permit.set_turn(turn);
-            let taken = self.take(&worker.lane, worker.claim.caller);
+            let taken = self.take(&worker);
             let Some(Taken { job, another_may_take_rest, must_take_rest }) = taken else {
                 return;
             };
             // The other worker sends the rest beside this call, and waits for a permit of its own.
-            if another_may_take_rest {
+            if another_may_take_rest && worker.hastens.is_none() {
                 self.spawn_worker(worker.clone());
             }
             // Counts the part until its call ends; `take` compares the count with the width of the lane.
             let _part = job.is_part.then(|| Arc::clone(&job.lane).enter_part());
             // Boxed, because many workers wait for a permit, and each would hold the memory of a call.
             Box::pin(self.call(job, permit)).await;
-            if !must_take_rest {
+            if !must_take_rest && worker.hastens.is_none() {
                 return;
             }
         }
@@ -214,7 +232,8 @@ impl Batcher {
         }
         // The caller must have its answer before its own time is over.
         let until = deadline.checked_sub(TELL_AHEAD).unwrap_or(deadline);
-        let is_up = || self.router.pacer(&worker.properties).is_some();
+        let is_wanted = || worker.hastens.as_ref().is_none_or(Hastening::is_wanted);
+        let is_up = || self.router.pacer(&worker.properties).is_some() && is_wanted();
         wait_for_turn(pacer.turn(&wish, until), (claim.priority, &is_up), &self.metrics).await
     }
 
@@ -238,16 +257,23 @@ impl Batcher {
         None
     }
 
-    /// Takes the first piece of `caller` in a lane, or else the first piece of the lane. It is cut to the size of a
-    /// call, or merged with other pieces that fit. Drops pieces that have waited too long.
-    fn take(&self, id: &Key, caller: Key) -> Option<Taken> {
+    /// Takes the first piece of the worker's caller in its lane, or else the first piece of the lane. It is cut to the
+    /// size of a call, or merged with other pieces that fit. Drops pieces that have waited too long.
+    fn take(&self, worker: &LaneWorker) -> Option<Taken> {
+        let LaneWorker { lane: id, claim: Claim { caller, .. }, ticket, .. } = worker;
         let (config, now) = (self.live.load(), Instant::now());
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(id)?;
         let (lane, properties) = (Arc::clone(&queue.size), Arc::clone(&queue.properties));
         let bounds = lane.bounds(&config.batch, properties.is_known);
         let (mut expired, mut is_cut) = (Vec::new(), false);
-        queue.bring_forward(caller);
+        match &worker.hastens {
+            None => queue.bring_forward(|piece| piece.waiter.caller == *caller),
+            Some(hastening) if hastening.is_wanted() && queue.has(*ticket) => {
+                queue.bring_forward(|piece| piece.ticket == *ticket);
+            }
+            Some(_) => return None,
+        }
         let batch = match next_in_time(queue, now, &mut expired) {
             None => Vec::new(),
             Some(mut first) => {

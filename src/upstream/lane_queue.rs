@@ -6,9 +6,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::LaneProperties;
-use super::piece::Piece;
+use super::piece::{Piece, Submission};
 use super::sizing::{LaneSize, Load};
-use crate::key::Key;
 
 /// Queue of one lane. It exists only while it has content.
 pub(super) struct LaneQueue {
@@ -18,10 +17,15 @@ pub(super) struct LaneQueue {
 }
 
 impl LaneQueue {
-    /// Moves the first piece of a caller before those of others. Each worker serves the caller that brought it. So
-    /// callers that share a lane keep the order in which they wait for permits.
-    pub(super) fn bring_forward(&mut self, caller: Key) {
-        let place = self.pieces.iter().position(|piece| piece.waiter.caller == caller).filter(|place| *place > 0);
+    /// Returns true if inputs of a submission wait here.
+    pub(super) fn has(&self, ticket: Submission) -> bool {
+        self.pieces.iter().any(|piece| piece.ticket == ticket)
+    }
+
+    /// Moves the first such piece before the others. Each worker serves the caller that brought it. So callers that
+    /// share a lane keep the order in which they wait for permits.
+    pub(super) fn bring_forward(&mut self, is_such: impl Fn(&Piece) -> bool) {
+        let place = self.pieces.iter().position(is_such).filter(|place| *place > 0);
         if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
             self.pieces.push_front(piece);
         }

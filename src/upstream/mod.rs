@@ -24,6 +24,7 @@ mod judgement;
 mod known_good;
 mod lane_properties;
 mod lane_queue;
+mod lane_worker;
 mod memory_budget;
 mod multiplexer;
 mod next_step;
@@ -65,10 +66,11 @@ pub use headers::{
 pub use health::SpaceHealth;
 pub use in_process::{InProcess, InProcessRequest};
 pub use lane_properties::LaneProperties;
+pub use lane_worker::HastenedSubmission;
 pub use offer::offered_codings;
 pub use own::{Charge, OwnRequest, request_id};
 pub use pacing::{LimitFigures, PaceFigures, PaceReport, Pacers};
-pub use piece::{Fetched, Missing, PieceResult, Report, Waiter};
+pub use piece::{Fetched, Missing, PieceResult, Report, Submission, Waiter};
 pub use redirect::location_for_caller;
 pub use targets::{
     CANARY_TEXTS, PlaceReport, Reference, References, Router, TargetPlace, UnreadReferences, canary_keys,

@@ -30,6 +30,9 @@ pub struct Fetched {
     pub call: Arc<CallInfo>,
 }
 
+/// Number of a submission of inputs.
+pub type Submission = u64;
+
 /// A request that waits for inputs.
 #[derive(Clone, Debug)]
 pub struct Waiter {
@@ -77,7 +80,7 @@ pub enum Report {
 /// Inputs of one request that are sent together, and the way back to the request.
 pub(super) struct Piece {
     /// Number of the submission that it is a part of.
-    pub(super) ticket: u64,
+    pub(super) ticket: Submission,
     pub(super) first_place: usize,
     pub(super) missing: Missing,
     pub(super) waiter: Waiter,

@@ -30,7 +30,7 @@ impl Request<'_> {
             asked_model: Arc::from(self.job.request.space.model_name()),
             now_ms: context.now_ms,
         };
-        let has_room = self.flow.watch.add(used, || canary::lane_beside(&self.lane(), config, headers));
+        let has_room = self.flow.watch.add(used, || canary::lane_beside(&self.lane(self.priority()), config, headers));
         if !has_room && self.flow.throttled.admits(TOO_MANY) {
             tracing::warn!(most = MAX_SPACES, "{TOO_MANY}");
         }

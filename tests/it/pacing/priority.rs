@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
+
 use super::ground::text;
 use super::job::{BULK, Job};
 use crate::harness::client::raw;
 use crate::harness::ops::metric;
 use crate::harness::stub::{Counted, Quota, Reported};
-use crate::harness::{Behaviour, Client, Stub, Vecho, eventually};
+use crate::harness::{Behaviour, Client, Front, Stub, Vecho, eventually};
 
 /// Time of one upstream call.
 const CALL: Duration = Duration::from_millis(400);
@@ -79,4 +81,33 @@ async fn queries_beside_a_bulk_flood_at_azure_take_at_most_one_call_longer() {
 async fn queries_beside_a_bulk_flood_in_the_minutes_of_azure_take_at_most_one_call_longer() {
     let counted = Counted::Window { length: Duration::from_mins(1), passed: Duration::ZERO };
     take_at_most_one_call_longer(counted, Reported::Azure).await;
+}
+
+#[tokio::test]
+async fn a_query_for_a_text_that_a_bulk_request_has_queued_does_not_wait_for_the_queue() {
+    let front = Front::with(&[("pace.concurrent", "1")]).await;
+    front.stub.always(Behaviour::Gate);
+    // Vectors of different lengths never share a call.
+    let request = |name: &str, count: usize, dimensions: usize| {
+        let texts: Vec<String> = (0..count).map(|number| format!("{name} {number}")).collect();
+        json!({"model": "tiny", "input": texts, "dimensions": dimensions}).to_string()
+    };
+    let mut requests = vec![front.post(request("first", 1, 2)).send_meanwhile()];
+    front.stub.held(1).await;
+    for number in 1..=6 {
+        let dimensions = 2 + number;
+        requests.push(front.post(request("bulk", 16, dimensions)).send_meanwhile());
+    }
+    front.reaches(r#"vecho_pace_waiting{priority="bulk"}"#, 6.0).await;
+    requests.push(front.post(request("bulk", 1, 8)).send_meanwhile());
+    front.reaches(r#"vecho_pace_waiting{priority="interactive"}"#, 1.0).await;
+    front.stub.release(7);
+    for request in requests {
+        assert_eq!(request.await.expect("the request does not panic").status, 200);
+    }
+    let sent: Vec<Value> = front.stub.embedding_calls().iter().map(|call| call.json()["dimensions"].clone()).collect();
+    let place = sent.iter().position(|dimensions| *dimensions == 8).expect("it is sent");
+    // The head of the bulk line may be older than two seconds and go first.
+    assert!(sent.len() == 7 && place <= 2, "{sent:?}");
+    front.falls_to_zero(r#"vecho_pace_waiting{priority="interactive"}"#).await;
 }
