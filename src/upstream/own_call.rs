@@ -19,16 +19,16 @@ const OWN_CALL: Duration = Duration::from_secs(20);
 const OWN_REQUEST: u64 = 0;
 
 impl CallExecutor {
-    /// Makes a call of vecho's own once, without a retry, in its turn if it has one.
+    /// Makes a call of vecho's own once, without a retry, in its turn if it has one. It has this many tokens.
     pub(super) async fn ask(
         &self,
         (properties, call): (&LaneProperties, &Call<'_>),
-        mut turn: Option<PaceTurn>,
+        (mut turn, tokens): (Option<PaceTurn>, usize),
     ) -> Result<ReadAnswer, Failure> {
         let Some(pass) = self.breaker.pass() else { return Err(self.breaker_open()) };
         let begun = Instant::now();
         if let Some(turn) = &mut turn {
-            turn.begin(call.tokens());
+            turn.begin(tokens);
         }
         let posted = self.client.post(properties, call.body.clone(), TraceContext::NONE, call.reservation);
         let result = match timeout_at(begun + OWN_CALL, posted).await {

@@ -20,7 +20,7 @@ use crate::process::shared_fields::SharedFields;
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Number of times that a call for several requests waits for another turn and is sent whole again.
-const MERGED_HOLDS: u32 = 1;
+pub(super) const MERGED_HOLDS: u32 = 1;
 
 impl CallExecutor {
     /// Returns the pacer of a lane's calls, if calls are paced and the upstream is not known to be down.

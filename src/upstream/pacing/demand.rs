@@ -43,6 +43,14 @@ impl Demand {
         self.used = Some(now);
     }
 
+    /// Gives back a call that was not made.
+    #[expect(clippy::cast_precision_loss, reason = "the tokens of a call are far below 2^53")]
+    pub(super) fn give_back(&mut self, tokens: usize) {
+        // An exchange may have ended the interval meanwhile.
+        self.begun[0] = (self.begun[0] - 1.0).max(0.0);
+        self.begun[1] = (self.begun[1] - tokens as f64).max(0.0);
+    }
+
     /// Notes a call that waits.
     pub(super) const fn wait(&mut self, now: Instant) {
         self.used = Some(now);

@@ -146,11 +146,6 @@ impl Pacer {
             && state.readiness(wish.order, wish.tokens, false, Instant::now()) == Readiness::Now
     }
 
-    /// Returns true if limits are learned from the service's answers.
-    pub(in crate::upstream) fn learns(&self) -> bool {
-        self.state().learns()
-    }
-
     /// Returns the used share of the scarcest limit, from 0 to 1.
     pub(in crate::upstream) fn used(&self) -> f64 {
         self.state().used(Instant::now())
@@ -196,7 +191,7 @@ impl Pacer {
 
     /// Returns the replicas that have written nothing new for so long that they will not return.
     pub(super) fn gone_replicas(&self) -> Vec<String> {
-        self.state().replicas.gone(Instant::now())
+        self.state().replicas.gone()
     }
 
     /// Takes over what the other replicas have written.

@@ -73,6 +73,15 @@ impl Remainders {
         }
     }
 
+    /// Gives back a call with this many tokens that was not made.
+    pub(super) fn give_back(&mut self, tokens: usize) {
+        for resource in Resource::ALL {
+            if let Some(known) = &mut self.known[resource as usize] {
+                known.left += float(resource.amount(tokens) as u64);
+            }
+        }
+    }
+
     /// Returns the time until a call with this many tokens may be made, if no report comes before.
     pub(super) fn wait(&self, tokens: usize, reserve: f64, now: Instant) -> Duration {
         match self.used {
@@ -88,7 +97,11 @@ impl Remainders {
         Resource::ALL.into_iter().all(|resource| {
             let amount = float(resource.amount(tokens) as u64);
             let known = self.known[resource as usize];
-            known.is_none_or(|known| !known.is_live || known.left - amount >= reserve * known.most)
+            // A call that is larger than all of the limit goes when the limit is unused.
+            known.is_none_or(|known| {
+                let amount = amount.min((1.0 - 2.0 * reserve) * known.most);
+                !known.is_live || known.left - amount >= reserve * known.most
+            })
         })
     }
 }
@@ -118,6 +131,17 @@ mod tests {
         assert!(admits_after(&[(0, 100), (1, 11)]));
         assert!(!admits_after(&[(0, 100), (1, 10)]));
         assert!(admits_after(&[(0, 100), (1, 10), (2, 99)]));
+    }
+
+    #[test]
+    fn a_call_that_is_larger_than_the_limit_goes_when_the_limit_is_unused() {
+        let (mut remainders, now) = (Remainders::default(), Instant::now());
+        for left in [100, 89] {
+            remainders.report(Resource::Tokens, (left, 0), 0.1, now);
+        }
+        assert!(!remainders.admits(500, 0.1));
+        remainders.report(Resource::Tokens, (90, 0), 0.1, now);
+        assert!(remainders.admits(500, 0.1));
     }
 
     #[test]

@@ -20,6 +20,8 @@ pub(super) struct Replicas {
     others: BTreeMap<String, OtherReplica>,
     /// Number of those that were active at the last exchange.
     active: usize,
+    /// Time of the last exchange. Between exchanges, this replica sees nothing of the others.
+    learned: Option<Instant>,
 }
 
 /// Another replica as it last wrote.
@@ -54,6 +56,7 @@ impl Replicas {
         }
         self.others.retain(|name, _| fields.contains_key(name));
         self.active = self.active(now).count();
+        self.learned = Some(now);
     }
 
     /// Returns the part of the limit for this replica, which would use `own` of it.
@@ -68,8 +71,9 @@ impl Replicas {
     }
 
     /// Returns the replicas whose fields are removed.
-    pub(super) fn gone(&self, now: Instant) -> Vec<String> {
-        let is_gone = |other: &OtherReplica| now.saturating_duration_since(other.changed) >= REMOVED_AFTER;
+    pub(super) fn gone(&self) -> Vec<String> {
+        let Some(learned) = self.learned else { return Vec::new() };
+        let is_gone = |other: &OtherReplica| learned.saturating_duration_since(other.changed) >= REMOVED_AFTER;
         self.others.iter().filter(|(_, other)| is_gone(other)).map(|(name, _)| name.clone()).collect()
     }
 
@@ -92,10 +96,16 @@ mod tests {
         for second in 0..=60 {
             let now = begun + Duration::from_secs(second);
             replicas.learn("own", &fields(second), now);
-            seen.push((replicas.active, replicas.gone(now)));
+            seen.push((replicas.active, replicas.gone()));
         }
         assert_eq!(seen[9], (2, vec![]));
         assert_eq!((seen[10].0, &seen[59].1[..]), (1, &[][..]));
         assert_eq!(seen[60].1, ["dead"]);
+        // A replica that had no calls for long removes none of those that had some.
+        let mut returned = Replicas::default();
+        returned.learn("own", &fields(0), begun);
+        assert_eq!(returned.gone(), [""; 0]);
+        returned.learn("own", &fields(1), begun + REMOVED_AFTER);
+        assert_eq!(returned.gone(), ["dead"]);
     }
 }

@@ -253,8 +253,10 @@ impl PaceState {
 
     /// Gives a call back that was counted and not made.
     pub(super) fn give_back(&mut self, tokens: usize, now: Instant) {
+        self.demand.give_back(tokens);
         self.configured.give_back(tokens, now);
         self.reported.give_back(tokens, now);
+        self.remainders.give_back(tokens);
         if let Some(found) = &mut self.found {
             found.take(-1.0, now);
         }

@@ -23,6 +23,9 @@ pub const CANARY_TEXTS: [&str; 3] = [
     "Nach dem Regen ist die Straße nass. 雨の後、道は濡れている。",
 ];
 
+/// Tokens of the texts, about as many as any model counts.
+pub(super) const CANARY_TOKENS: usize = 60;
+
 /// Returns the keys of the texts in a space. No request has such a key.
 pub fn canary_keys(space: &Key) -> Vec<Key> {
     CANARY_TEXTS.iter().map(|text| space.extend(Tag::Control, b"canary").extend(Tag::Text, text.as_bytes())).collect()
@@ -35,7 +38,7 @@ pub(super) struct CanaryAnswer {
     pub(super) model: Option<String>,
 }
 
-/// Asks a target for the vectors of the texts in a turn, if there is one, beside `call`, whose reservation covers the answer. Of the headers of
+/// Asks a target for the vectors of the texts, in a turn if there is one, beside `call`, whose reservation covers the answer. Of the headers of
 /// the call, the request has only those in `kept`.
 pub(super) async fn ask(
     place: &Arc<TargetPlace>,
@@ -63,6 +66,6 @@ pub(super) async fn ask(
     let body: Bytes = write_request(&properties.space, &inputs.iter().collect::<Vec<_>>(), form, None);
     let asked =
         Call { body, inputs: inputs.len(), encoding: Encoding::Float, has_repetitions: false, batch: &[], ..*call };
-    let answer = place.executor.ask((&properties, &asked), turn).await?;
+    let answer = place.executor.ask((&properties, &asked), (turn, CANARY_TOKENS)).await?;
     Ok(CanaryAnswer { vectors: answer.vectors, model: answer.model })
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::canary::CANARY_TOKENS;
 use super::gate::{Agreement, ModelGate, PlaceHold, Standing};
 use super::place::TargetPlace;
 use crate::upstream::LaneProperties;
 use crate::upstream::call::Call;
+use crate::upstream::paced::MERGED_HOLDS;
 use crate::upstream::pacing::{PaceTurn, Pacer, TurnOrder, TurnWish};
 use crate::upstream::permit::Claim;
 
@@ -92,10 +94,20 @@ impl<'a> RoutedCall<'a> {
         }
     }
 
+    /// Returns true if no other place is left, not even one that limits the rate.
+    pub(super) fn is_last(&self, places: &[Arc<TargetPlace>], place: &TargetPlace) -> bool {
+        let limited = self.limited.iter().any(|index| *index != place.index);
+        !limited && !self.open(places).any(|other| other.index != place.index)
+    }
+
     /// Returns true if a place that has refused the call for its rate may admit it later.
     fn may_return(&self, line: &TurnLine) -> bool {
         let refusals = self.limited.iter().filter(|index| **index == line.place.index).count();
         let refusals = u32::try_from(refusals).unwrap_or(u32::MAX);
+        // The load of a call for several requests may be the cause, so each request is sent separately next.
+        if self.call.is_merged() && refusals > MERGED_HOLDS {
+            return false;
+        }
         self.first_limited.is_some_and(|first| line.pacer.holds(line.wish.tokens, (first, refusals)))
     }
 }
@@ -109,11 +121,12 @@ impl<'a> Choice<'a> {
         Some(Self { places, request, standings, claim, now: Instant::now() })
     }
 
-    /// Returns the next step of a call that must be made by `deadline`.
-    pub(super) fn next(&self, deadline: Instant) -> Next {
-        let mut usable: Vec<(&Arc<TargetPlace>, Option<PlaceHold>)> =
-            self.usable().map(|place| (place, self.hold(place))).collect();
-        usable.sort_by(|(one, _), (other, _)| self.load(one).total_cmp(&self.load(other)));
+    /// Returns the next step.
+    pub(super) fn next(&self) -> Next {
+        let mut by_load: Vec<(f64, &Arc<TargetPlace>)> = self.usable().map(|place| (self.load(place), place)).collect();
+        by_load.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        let usable: Vec<(&Arc<TargetPlace>, Option<PlaceHold>)> =
+            by_load.into_iter().map(|(_, place)| (place, self.hold(place))).collect();
         for (place, _) in usable.iter().filter(|(place, hold)| hold.is_none() && place.has_room()) {
             match self.line(place) {
                 None => return self.go(place, None),
@@ -131,18 +144,15 @@ impl<'a> Choice<'a> {
             Some((place, _)) if usable.iter().all(|(_, hold)| hold.is_some_and(|hold| !hold.is_throttled)) => {
                 self.go(place, None)
             }
-            _ => self.queue(&usable).unwrap_or_else(|| self.without_line(&usable, first, deadline)),
+            _ => self.lines(&usable).unwrap_or_else(|| self.without_line(&usable, first)),
         }
     }
 
-    /// Returns true if a place outside of the lines admits the call now.
-    pub(super) fn has_free(&self, lines: &[TurnLine]) -> bool {
+    /// Returns true if a place admits the call now. A place in whose line the call waits does not: it is then queued.
+    pub(super) fn has_free(&self) -> bool {
         self.usable().any(|place| {
-            let is_outside = lines.iter().all(|line| line.place.index != place.index);
-            is_outside
-                && self.hold(place).is_none()
-                && place.has_room()
-                && self.line(place).is_none_or(|line| line.pacer.admits(&line.wish))
+            let admits = || self.line(place).is_none_or(|line| line.pacer.admits(&line.wish));
+            self.hold(place).is_none() && place.has_room() && admits()
         })
     }
 
@@ -156,14 +166,15 @@ impl<'a> Choice<'a> {
 
     /// Returns the lines in which the call may wait. A place that limits the rate counts as well, but only with learned
     /// limits: without them, nothing is known of the end of the refusals.
-    fn queue(&self, usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)]) -> Option<Next> {
-        let learns = |line: &TurnLine| line.pacer.learns();
+    fn lines(&self, usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)]) -> Option<Next> {
+        let holds = |line: &TurnLine| line.pacer.holds(line.wish.tokens, (self.now, 0));
         let fresh = usable.iter().filter_map(|(place, hold)| match hold {
-            None => self.line(place),
-            Some(hold) if hold.is_throttled => self.line(place).filter(learns),
+            // Calls for other models have its room, so the turn would come at once.
+            None => self.line(place).filter(|line| place.has_room() || !line.pacer.admits(&line.wish)),
+            Some(hold) if hold.is_throttled => self.line(place).filter(holds),
             Some(_) => None,
         });
-        let limited = self.places.iter().filter(|place| self.request.was_limited_at(place));
+        let limited = self.places.iter().filter(|place| self.request.was_limited_at(place) && self.agrees(place));
         let again = limited.filter_map(|place| self.line(place).filter(|line| self.request.may_return(line)));
         let lines: Vec<TurnLine> = fresh.chain(again).collect();
         (!lines.is_empty()).then_some(Next::Queue(lines))
@@ -173,12 +184,14 @@ impl<'a> Choice<'a> {
         &self,
         usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)],
         first: Option<(&Arc<TargetPlace>, PlaceHold)>,
-        deadline: Instant,
     ) -> Next {
+        let deadline = self.request.call.deadlines().into_iter().max();
         match first {
             _ if usable.iter().any(|(_, hold)| hold.is_none()) => Next::LookAgain(NO_ROOM_PAUSE),
             None => Next::Nowhere,
-            Some((_, hold)) if hold.until < deadline => Next::LookAgain(hold.until - self.now),
+            Some((_, hold)) if deadline.is_some_and(|deadline| hold.until < deadline) => {
+                Next::LookAgain(hold.until - self.now)
+            }
             Some((place, _)) => self.go(place, None),
         }
     }
@@ -187,7 +200,8 @@ impl<'a> Choice<'a> {
     fn line(&self, place: &Arc<TargetPlace>) -> Option<TurnLine> {
         let pacer = place.executor.pacer(self.request.properties)?;
         let order = TurnOrder::of(self.claim.priority, self.request.was_limited_at(place));
-        let tokens = self.request.call.tokens();
+        let is_compared = self.standings[place.index].verdict(self.now) != Agreement::Unknown;
+        let tokens = if is_compared { self.request.call.tokens() } else { CANARY_TOKENS };
         Some(TurnLine { place: Arc::clone(place), pacer, wish: TurnWish { order, caller: self.claim.caller, tokens } })
     }
 
@@ -202,8 +216,12 @@ impl<'a> Choice<'a> {
 
     /// Returns the places that the call may still try and whose vectors are not known to disagree.
     fn usable(&self) -> impl Iterator<Item = &'a Arc<TargetPlace>> {
-        let agrees = |place: &TargetPlace| self.standings[place.index].verdict(self.now) != Agreement::Disagrees;
         let untried = |place: &TargetPlace| !self.request.tried.contains(&place.index);
-        self.places.iter().copied().filter(move |place| untried(place) && agrees(place))
+        self.places.iter().copied().filter(move |place| untried(place) && self.agrees(place))
+    }
+
+    /// Returns true if the vectors of a place are not known to disagree.
+    fn agrees(&self, place: &TargetPlace) -> bool {
+        self.standings[place.index].verdict(self.now) != Agreement::Disagrees
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::choice::{Choice, NO_ROOM_PAUSE, Next, RoutedCall, TurnLine};
 use super::gate::Gate;
 use super::place::TargetPlace;
-use super::verdict::{as_seen_by_callers, moves_on, no_target, not_in_time, too_long, worse};
+use super::verdict::{as_seen_by_callers, moves_on, no_target, not_in_time, of_comparison, too_long, worse};
 use crate::config::Live;
 use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{BreakerState, Metrics};
@@ -47,10 +47,15 @@ impl Several {
         let deadline = request.call.deadlines().into_iter().max().unwrap_or_else(Instant::now);
         let mut last: Option<Failure> = None;
         loop {
-            let next = match self.next(&request, permit, deadline) {
-                Next::Queue(lines) => match self.queue(&request, lines, permit).await {
+            let next = match self.next(&request, permit) {
+                Next::Queue(lines) => match self.queue(&request, &lines, permit).await {
                     Ok(next) => next,
-                    Err(late) => return Err(not_in_time(late, last)),
+                    Err(late) => {
+                        // A place that has failed a moment ago may still answer.
+                        lines.iter().for_each(|line| request.leave(&line.place, false));
+                        last = Some(not_in_time(late, last));
+                        continue;
+                    }
                 },
                 next => next,
             };
@@ -59,14 +64,14 @@ impl Several {
                 Next::Examine(place, turn) => {
                     if let Err(failure) = self.examine(&place, (&request, turn)).await {
                         self.left(&place, &mut request, &failure);
-                        last = Some(worse(last, failure));
+                        last = Some(worse(last, of_comparison(failure)));
                     }
                     continue;
                 }
                 Next::LookAgain(wait) => {
                     // As for the wait before a retry: it holds neither memory nor a permit.
                     request.call.reservation.give_up();
-                    if !permit.pause(wait, deadline).await {
+                    if Instant::now() >= deadline || !permit.pause(wait, deadline).await {
                         return Err(last.unwrap_or_else(no_target));
                     }
                     request.call.reservation.take_again().await;
@@ -74,12 +79,14 @@ impl Several {
                 }
                 Next::Queue(_) | Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
             };
-            let failure = match self.call(&place, (&request, turn), permit).await {
+            let is_last = request.is_last(&self.places, &place);
+            let failure = match self.call(&place, (&request, turn, is_last), permit).await {
                 Ok(answered) => return Ok(answered),
                 Err(failure) => as_seen_by_callers(failure, &place),
             };
-            if request.was_limited_at(&place) && matches!(failure.class, Class::Throttled | Class::NotInTime { .. }) {
-                // The call has stayed there as long as it could.
+            if is_last && matches!(failure.class, Class::Throttled | Class::NotInTime { .. }) {
+                // The call has waited there as long as it could.
+                self.left(&place, &mut request, &failure);
                 return Err(not_in_time(failure, last));
             }
             // A place that learns from the failure is asked for numbers next.
@@ -93,21 +100,19 @@ impl Several {
         }
     }
 
-    fn next(&self, request: &RoutedCall<'_>, permit: &CallPermit, deadline: Instant) -> Next {
-        match Choice::new(&self.places, request, permit.claim()) {
-            Some(choice) => choice.next(deadline),
-            None => {
-                let only = request.open(&self.places).next();
-                only.map_or(Next::Nowhere, |place| Next::Go(Arc::clone(place), None))
-            }
+    fn next(&self, request: &RoutedCall<'_>, permit: &CallPermit) -> Next {
+        if let Some(choice) = Choice::new(&self.places, request, permit.claim()) {
+            return choice.next();
         }
+        let only = request.open(&self.places).next();
+        only.map_or(Next::Nowhere, |place| Next::Go(Arc::clone(place), None))
     }
 
     /// Waits in all of the lines until the first turn comes, or until something else has changed.
     async fn queue(
         &self,
         request: &RoutedCall<'_>,
-        lines: Vec<TurnLine>,
+        lines: &[TurnLine],
         permit: &mut CallPermit,
     ) -> Result<Next, Failure> {
         let until = retry_deadline(&request.call.deadlines(), Class::Throttled, Duration::ZERO);
@@ -115,9 +120,9 @@ impl Several {
         let look = || Choice::new(&self.places, request, claim);
         let is_as_before = || {
             let is_up = |line: &TurnLine| line.place.executor.breaker.state() == BreakerState::Closed;
-            lines.iter().all(is_up) && look().is_some_and(|choice| !choice.has_free(&lines))
+            lines.iter().all(is_up) && look().is_some_and(|choice| !choice.has_free())
         };
-        let turn = wait_for_turn(first_turn(&lines, until), (claim.priority, &is_as_before), &self.metrics);
+        let turn = wait_for_turn(first_turn(lines, until), (claim.priority, &is_as_before), &self.metrics);
         let Some((line, turn)) = wait_aside((request.call, permit), turn, until).await? else {
             return Ok(Next::LookAgain(Duration::ZERO));
         };
@@ -128,12 +133,12 @@ impl Several {
         Ok(look().map_or(Next::Nowhere, |choice| choice.go(&line.place, Some(turn))))
     }
 
-    /// Makes the call at a place. While others are left, a place gets one attempt, unless the call has come back to
-    /// it: then it stays.
+    /// Makes the call at a place. While others are left, it gets one attempt. At the last one, the call waits until the
+    /// rate limit admits it.
     async fn call(
         &self,
         place: &Arc<TargetPlace>,
-        (request, turn): (&RoutedCall<'_>, Option<PaceTurn>),
+        (request, turn, is_last): (&RoutedCall<'_>, Option<PaceTurn>, bool),
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
         let reference = request.gate.as_ref().and_then(|gate| gate.reference());
@@ -143,13 +148,9 @@ impl Several {
         let is_rewritten = there.space.model != request.properties.space.model || numbers.is_some();
         let there = LaneProperties { encoding: numbers.unwrap_or(there.encoding), ..there };
         let body = if is_rewritten { (request.call.written)(&there.space, numbers) } else { request.call.body.clone() };
-        let stays = request.was_limited_at(place);
-        let has_other = !stays && request.open(&self.places).any(|other| other.index != place.index);
-        let attempts = if has_other { 1 } else { request.call.attempts };
+        let attempts = if is_last { request.call.attempts } else { 1 };
         let encoding = numbers.unwrap_or(request.call.encoding);
-        // The last place waits itself only if no other one limits the rate: another one may be free sooner.
-        let waits = stays || (!has_other && request.limited.is_empty());
-        let call = Call { body, encoding, attempts, waits, ..*request.call };
+        let call = Call { body, encoding, attempts, waits: is_last, ..*request.call };
         let _under_way = place.enter();
         permit.set_turn(turn);
         let mut answered = place.executor.execute(&there, &call, permit).await?;

@@ -10,6 +10,17 @@ pub(super) fn as_seen_by_callers(failure: Failure, place: &TargetPlace) -> Failu
     if is_foreign { Failure { reply: None, ..failure } } else { failure }
 }
 
+/// Returns the failure of a comparison as that of a request: what a place answers to the texts of vecho's own is no
+/// answer to it, except for a refusal of the key or of the model.
+pub(super) fn of_comparison(failure: Failure) -> Failure {
+    let is_own = match failure.class {
+        Class::InvalidAnswer(..) => true,
+        Class::Refused => !moves_on(&failure),
+        _ => false,
+    };
+    if is_own { Failure { reply: None, ..failure } } else { failure }
+}
+
 /// Returns true if another place may answer where this one failed. A refusal of the request itself is its answer; one
 /// of the target's own key, or of its models, is not.
 pub(super) fn moves_on(failure: &Failure) -> bool {

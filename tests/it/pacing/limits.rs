@@ -39,7 +39,7 @@ const MINUTE: Counted = Counted::Window { length: Duration::from_mins(1), passed
 const SMALL: Job = Job { inputs: 12_000, clients: 8, largest: 50, name: "small" };
 
 impl Case {
-    /// Returns the part of the limit that the job leaves to others. Only a limit has one whose remainder is reported exactly.
+    /// Returns the part of the limit that the job leaves to others. It leaves none of a limit that is not reported exactly.
     fn reserve(&self) -> f64 {
         let is_reported = matches!(self.reported, Reported::OpenAi | Reported::Azure);
         let is_exact = is_reported && self.counted.capacity(1.0) >= 1.0;

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::{Group, status};
+use super::{Group, other_weights, status};
+use crate::harness::front::tiny;
 use crate::harness::stub::{Call, Counted, Quota, Reported};
 use crate::harness::{Behaviour, eventually};
 
@@ -131,6 +132,51 @@ async fn a_turn_at_every_target_that_would_come_too_late_is_refused() {
     assert_eq!(answer.error().1, json!("rate_limit_exceeded"));
     let wait: u64 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).unwrap_or_default();
     assert!((30..=60).contains(&wait), "{answer:?}");
+}
+
+#[tokio::test]
+async fn a_target_that_turns_out_to_disagree_is_waited_for_no_more() {
+    // The first one admits two calls at once, one of them the comparison, and then one in five seconds.
+    let limits = |place| if place == 0 { json!({"requests_per_minute": 12}) } else { json!({}) };
+    let group = Group::with(2, limits, &[]).await;
+    group.stubs[1].always(other_weights());
+    for _ in 0..2 {
+        group.stubs[1].next(Behaviour::RateLimit { retry_after_ms: 50 });
+    }
+    for text in ["x", "y"] {
+        assert_eq!(group.embed(&[text]).await.header("x-vecho-target"), Some("a"), "{text}");
+    }
+    assert!(group.calls(1).is_empty());
+    let waits = group.inside.metric(r#"vecho_pace_wait_seconds_count{priority="interactive"}"#).await;
+    assert!(waits <= 5.0, "{waits} waits for one call");
+}
+
+#[tokio::test]
+async fn a_target_that_failed_a_moment_ago_is_asked_before_a_request_is_refused() {
+    let group = Group::with(2, |_| json!({}), &[("limits.request_timeout", "20s")]).await;
+    for text in ["x", "y"] {
+        group.embed(&[text]).await;
+        group.stubs[0].down().await;
+    }
+    group.stubs[0].up().await;
+    group.stubs[0].next(Behaviour::RateLimit { retry_after_ms: 3_600_000 });
+    group.stubs[1].next(status(503, "{}"));
+    assert_eq!(group.embed(&["refused by both"]).await.status, 429);
+    let answer = group.embed(&["z"]).await;
+    assert_eq!((answer.status, answer.header("x-vecho-target")), (200, Some("b")), "{answer:?}");
+}
+
+#[tokio::test]
+async fn an_answer_to_a_comparison_never_reaches_a_caller() {
+    let group = Group::start(1).await;
+    let refusal = r#"{"error":{"message":"three texts are too many","type":"x","param":null,"code":null}}"#;
+    for answer in [status(200, r#"{"data":[{"index":0,"embedding":[1.0]}],"model":"tiny"}"#), status(400, refusal)] {
+        group.stubs[0].next(answer);
+        let seen = group.embed(&["x"]).await;
+        let text = String::from_utf8_lossy(&seen.body);
+        assert!(!text.contains("three texts"), "{seen:?}");
+        assert!(seen.status >= 500 || seen.vectors() == tiny(&["x"]), "{seen:?}");
+    }
 }
 
 /// Limits of one call a minute that is used up.
