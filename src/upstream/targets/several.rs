@@ -52,7 +52,9 @@ impl Several {
                     Ok(next) => next,
                     Err(late) => {
                         // A place that has failed a moment ago may still answer.
-                        lines.iter().for_each(|line| request.leave(&line.place, false));
+                        for line in &lines {
+                            request.leave(&line.place, false);
+                        }
                         last = Some(not_in_time(late, last));
                         continue;
                     }
