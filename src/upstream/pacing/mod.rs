@@ -10,6 +10,8 @@ mod found;
 mod hold;
 mod limits;
 mod pacer;
+#[cfg(test)]
+mod pacer_tests;
 mod pacers;
 mod refusal_share;
 mod remainder;

@@ -1,0 +1,158 @@
+//! The rules of a pacer that count in seconds and minutes, as the calls see them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use tokio::time::{Instant, advance, sleep};
+
+use super::limits::SetLimits;
+use super::pacer::{PaceTurn, Pacer, TurnWish};
+use super::turn_order::TurnOrder;
+use crate::key::Key;
+use crate::upstream::{Failure, UpstreamReply};
+
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_hours(1);
+
+/// Tokens of each call.
+const TOKENS: usize = 10;
+
+const NOTHING: &[(&str, &str)] = &[];
+
+/// Returns the pacer of a service without configured limits.
+fn pacer() -> Arc<Pacer> {
+    Arc::new(Pacer::new("tiny", &SetLimits::default(), true))
+}
+
+fn wish(order: TurnOrder) -> TurnWish {
+    TurnWish { order, caller: Key::from_bytes([0; 32]), tokens: TOKENS }
+}
+
+/// Waits for a turn for at most this long. Returns the turn and the whole seconds that it took.
+async fn turn_within(pacer: &Arc<Pacer>, order: TurnOrder, most: Duration) -> Option<(PaceTurn, u64)> {
+    let begun = Instant::now();
+    let turn = pacer.turn(&wish(order), begun + most).await.ok()?;
+    Some((turn, begun.elapsed().as_secs()))
+}
+
+fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+    let pair = |(name, value): &(&'static str, &str)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).expect("a value"))
+    };
+    pairs.iter().map(pair).collect()
+}
+
+/// Makes the call of a turn, which the service accepts with these headers.
+fn accept(mut turn: PaceTurn, pairs: &[(&'static str, &str)]) {
+    turn.begin(TOKENS);
+    turn.ended(Ok((&headers(pairs), None)), false);
+}
+
+/// Makes the call of a turn, which the service refuses with these headers.
+fn refuse(mut turn: PaceTurn, pairs: &[(&'static str, &str)]) {
+    let body = Bytes::from_static(br#"{"error":{"message":"slow down"}}"#);
+    let reply = UpstreamReply { status: StatusCode::TOO_MANY_REQUESTS, headers: headers(pairs), body };
+    turn.begin(TOKENS);
+    turn.ended(Err(&Failure::of_reply(reply)), false);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_call_a_minute_is_tried_although_the_reported_limit_admits_none() {
+    let pacer = pacer();
+    let used_up = [
+        ("x-ratelimit-limit-requests", "10"),
+        ("x-ratelimit-remaining-requests", "0"),
+        ("x-ratelimit-reset-requests", "12h"),
+    ];
+    accept(pacer.try_turn(&wish(TurnOrder::Interactive)).expect("nothing is known yet"), &used_up);
+    for _ in 0..2 {
+        let (turn, waited) = turn_within(&pacer, TurnOrder::Interactive, HOUR).await.expect("a call is tried");
+        assert_eq!(waited, 60);
+        accept(turn, &used_up);
+    }
+    let (_in_flight, waited) = turn_within(&pacer, TurnOrder::Interactive, HOUR).await.expect("a call is tried");
+    assert_eq!(waited, 60);
+    let second = turn_within(&pacer, TurnOrder::Interactive, 600 * SECOND).await;
+    assert!(second.is_none(), "the answer to the first one may correct the report");
+}
+
+/// Refuses all calls with these headers until waiting does not help any more. Returns the seconds that it took.
+async fn seconds_until_hopeless(pacer: &Arc<Pacer>, pairs: &[(&'static str, &str)]) -> u64 {
+    let first = Instant::now();
+    for refusals in 1.. {
+        let (turn, _) = turn_within(pacer, TurnOrder::Interactive, HOUR).await.expect("a turn");
+        refuse(turn, pairs);
+        if !pacer.holds(TOKENS, (first, refusals)) {
+            break;
+        }
+    }
+    first.elapsed().as_secs()
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_go_to_the_callers_if_the_service_accepts_nothing_for_more_than_a_minute() {
+    let pacer = pacer();
+    let took = seconds_until_hopeless(&pacer, NOTHING).await;
+    // The longest time between two calls is eight seconds.
+    assert!((75..=83).contains(&took), "{took} s");
+    let turn = pacer.try_turn(&wish(TurnOrder::Interactive)).expect("nothing is held back");
+    accept(turn, NOTHING);
+    let first = Instant::now();
+    refuse(pacer.try_turn(&wish(TurnOrder::Interactive)).expect("nothing is held back"), NOTHING);
+    assert!(pacer.holds(TOKENS, (first, 1)), "the service accepts calls again");
+    assert!(pacer.try_turn(&wish(TurnOrder::Interactive)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_time_that_the_service_has_named_is_waited_for_as_well() {
+    // The calls are at 0, 30, 60, 90 and 120 seconds.
+    assert_eq!(seconds_until_hopeless(&pacer(), &[("retry-after", "30")]).await, 120);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_is_the_cause_of_its_refusals_if_others_are_accepted_for_more_than_a_minute() {
+    let pacer = pacer();
+    let accept_one = || accept(pacer.try_turn(&wish(TurnOrder::Interactive)).expect("there is no limit"), NOTHING);
+    let first = Instant::now();
+    advance(SECOND).await;
+    accept_one();
+    advance(73 * SECOND).await;
+    assert!(pacer.holds(TOKENS, (first, 100)), "a limit per minute may still admit it");
+    advance(SECOND).await;
+    assert!(pacer.holds(TOKENS, (first, 15)));
+    assert!(!pacer.holds(TOKENS, (first, 16)));
+    // It is larger than any accepted call.
+    assert!(pacer.holds(TOKENS + 1, (first, 2)));
+    assert!(!pacer.holds(TOKENS + 1, (first, 3)));
+    let later = Instant::now();
+    advance(100 * SECOND).await;
+    assert!(pacer.holds(TOKENS, (later, 100)), "no other call was accepted since then");
+    accept_one();
+    assert!(!pacer.holds(TOKENS, (later, 100)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bulk_calls_leave_a_tenth_of_a_limit_of_which_only_the_rest_is_reported() {
+    let pacer = pacer();
+    let left = |left: &'static str| [("x-ratelimit-remaining-requests", left)];
+    let [interactive, bulk] = [TurnOrder::Interactive, TurnOrder::Bulk].map(wish);
+    accept(pacer.try_turn(&bulk).expect("nothing is known yet"), &left("100"));
+    accept(pacer.try_turn(&bulk).expect("much is left"), &left("11"));
+    accept(pacer.try_turn(&bulk).expect("it leaves a tenth"), &left("10"));
+    assert!(pacer.try_turn(&bulk).is_none());
+    accept(pacer.try_turn(&interactive).expect("the tenth is for interactive calls"), &left("9"));
+    // The head of the line leaves the tenth as well, until no call was made for ten seconds.
+    let (turn, waited) = turn_within(&pacer, TurnOrder::Bulk, HOUR).await.expect("a call is tried");
+    assert_eq!(waited, 10);
+    accept(turn, &left("8"));
+    let (tried, ()) = tokio::join!(turn_within(&pacer, TurnOrder::Bulk, HOUR), async {
+        sleep(6 * SECOND).await;
+        accept(pacer.try_turn(&interactive).expect("the tenth is for interactive calls"), &left("7"));
+    });
+    let (turn, waited) = tried.expect("a call is tried");
+    assert_eq!(waited, 16, "ten seconds after the interactive call");
+    accept(turn, &left("100"));
+    assert!(pacer.try_turn(&bulk).is_some(), "the limit is full again");
+}
