@@ -104,3 +104,104 @@ impl PaceSharing {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::ready;
+    use std::sync::{Mutex, PoisonError};
+
+    use futures_util::future::BoxFuture;
+    use tokio::time::sleep;
+
+    use super::super::pacer::TurnWish;
+    use super::super::turn_order::TurnOrder;
+    use super::*;
+    use crate::config::{PaceConfig, PaceMode};
+    use crate::key::Key;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const WISH: TurnWish = TurnWish { order: TurnOrder::Bulk, caller: Key::from_bytes([0; 32]), tokens: 1 };
+
+    /// A store with one table.
+    #[derive(Default)]
+    struct Table(Mutex<ReplicaFields>);
+
+    impl Table {
+        fn contains(&self, replica: &str) -> bool {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).contains_key(replica)
+        }
+    }
+
+    impl SharedFields for Table {
+        fn exchange<'a>(
+            &'a self,
+            _: &'a str,
+            (own, gone): (&'a ReplicaFields, &'a [String]),
+            _: Duration,
+        ) -> BoxFuture<'a, Result<ReplicaFields, String>> {
+            let mut fields = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            fields.extend(own.clone());
+            fields.retain(|name, _| !gone.contains(name));
+            Box::pin(ready(Ok(fields.clone())))
+        }
+    }
+
+    /// Runs calls of a replica that shares a limit of one call a minute, of which it has used up the first.
+    async fn with_shared_limit(store: Arc<Table>, calls: impl AsyncFnOnce(Arc<Pacer>)) {
+        let (mode, requests_per_minute) = (PaceMode::Auto, Some(1));
+        let config = PaceConfig { mode, requests_per_minute, tokens_per_minute: None, concurrent: None, shared: true };
+        let pacers = Pacers::of_upstream(&config).expect("calls are paced");
+        let pacer = pacers.of(Key::from_bytes([0; 32]), "tiny");
+        pacer.try_turn(&WISH).expect("the first call is at once").begin(1);
+        tokio::select! {
+            () = PaceSharing::new(store).run("", &pacers) => {}
+            () = calls(pacer) => {}
+        }
+    }
+
+    fn per_minute(pacer: &Pacer) -> f64 {
+        pacer.figures().requests.expect("there is a limit").per_minute
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_replica_keeps_its_share_while_calls_wait_and_leaves_it_to_others_without_calls() {
+        with_shared_limit(Arc::default(), async |pacer| {
+            let begun = Instant::now();
+            let mut turn = pacer.turn(&WISH, begun + 600 * SECOND).await.expect("it comes");
+            // The share is a tenth at first.
+            assert!((60..63).contains(&begun.elapsed().as_secs()), "{:?}", begun.elapsed());
+            turn.begin(1);
+            drop(turn);
+            sleep(9 * SECOND).await;
+            assert!((per_minute(&pacer) - 1.0).abs() < 1e-9);
+            sleep(2 * SECOND).await;
+            assert!((per_minute(&pacer) - 0.05).abs() < 1e-9);
+        })
+        .await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_field_of_a_dead_replica_is_removed_after_a_minute() {
+        let store = Arc::new(Table::default());
+        let dead = ReplicaFields::from([("dead".to_owned(), field(1, 1.0))]);
+        store.exchange("", (&dead, &[]), SECOND).await.expect("it is stored");
+        with_shared_limit(Arc::clone(&store), async |pacer| {
+            let calls = async {
+                while let Ok(mut turn) = pacer.turn(&WISH, Instant::now() + 600 * SECOND).await {
+                    turn.begin(1);
+                }
+            };
+            let looks = async {
+                sleep(59 * SECOND).await;
+                assert!(store.contains("dead"));
+                sleep(4 * SECOND).await;
+                assert!(!store.contains("dead"));
+            };
+            tokio::select! {
+                () = calls => panic!("a turn comes within ten minutes"),
+                () = looks => {}
+            }
+        })
+        .await;
+    }
+}
