@@ -200,3 +200,39 @@ impl ModelGate {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_call_is_tried_after_a_minute_whatever_time_the_place_has_named() {
+        let gate = Gate::new(2, None).of(Key::from_bytes([0; 32]), "tiny").expect("there is room");
+        let now = Instant::now();
+        let is_held = |seconds| gate.standings()[1].hold(now + seconds * SECOND).is_some();
+        for asked in [3_600 * SECOND, Duration::MAX] {
+            gate.hold(1, Some(asked), true);
+            assert!(is_held(59) && !is_held(60), "{asked:?}");
+            assert!(gate.standings()[0].hold(now).is_none());
+        }
+        gate.hold(1, Some(5 * SECOND), true);
+        assert!(is_held(4) && !is_held(5));
+        gate.answered(1);
+        assert!(!is_held(0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn holds_without_a_named_time_double_up_to_half_a_minute() {
+        let gate = Gate::new(1, None).of(Key::from_bytes([0; 32]), "tiny").expect("there is room");
+        let waits: Vec<u64> = (0..7)
+            .map(|_| {
+                gate.hold(0, None, false);
+                let hold = gate.standings()[0].hold(Instant::now()).expect("it lasts");
+                hold.until.duration_since(Instant::now()).as_secs()
+            })
+            .collect();
+        assert_eq!(waits, [1, 2, 4, 8, 16, 30, 30]);
+    }
+}
