@@ -4,6 +4,7 @@ mod auto_leases;
 mod bounds;
 mod cluster;
 mod counts;
+mod fields;
 mod forgetting;
 mod leases;
 mod one_fetch;

@@ -29,7 +29,7 @@ impl OnPurges for Deaf {
 }
 
 /// Starts a tier that reads this number of bytes in one look-up, and waits until it is up.
-async fn tier(redis: &Redis, max_read_bytes: usize) -> RedisTier {
+pub(super) async fn tier(redis: &Redis, max_read_bytes: usize) -> RedisTier {
     let config = Config::from_pairs(&[("redis.url", &redis.url()), ("redis.timeout", "5s")]);
     let (clock, metrics) = (Clock::manual(0), Metrics::new("test"));
     let parts = RedisParts { clock, metrics, purges: Arc::default(), max_read_bytes };
