@@ -1,4 +1,4 @@
-//! Ends of a wait: callers that hang up, a reload, and a shutdown.
+//! Ends of a wait: callers that hang up, an upstream that is down, a reload, and a shutdown.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -100,4 +100,25 @@ async fn the_end_of_the_grace_period_ends_paced_waits() {
     assert_eq!(ended.status.code(), Some(0));
     assert!(ended.log.contains("cut_fetches=1"), "{}", ended.log);
     drop(first);
+}
+
+#[tokio::test]
+async fn waiting_calls_get_their_fallback_as_soon_as_the_breaker_opens() {
+    let breaker = [("breaker.failures", "1"), ("breaker.open_for", "60s"), ("breaker.max_open", "60s")];
+    let settings = [&breaker[..], &[("retry.max_attempts", "1"), ("fallback.mode", "mock")]].concat();
+    // With the first service the call waits for its first turn, with the second one for that after a refusal.
+    for (reported, calls) in [(Reported::OpenAi, 1), (Reported::Azure, 2)] {
+        let front = Front::with(&settings).await;
+        front.stub.limit_rate(one_call_in(60.0, reported));
+        assert_eq!(front.post(text("a")).key("one").send().await.status, 200);
+        let waits = front.post(text("b")).key("one").send_meanwhile();
+        front.reaches(WAITING, 1.0).await;
+        assert_eq!(front.calls(), calls, "{reported:?}");
+        front.stub.down().await;
+        let begun = Instant::now();
+        assert_eq!(front.post(text("c")).key("two").send().await.cache(), "mock");
+        let answer = waits.await.expect("the request does not panic");
+        assert_eq!((answer.status, answer.cache()), (200, "mock"), "{reported:?}: {answer:?}");
+        assert!(begun.elapsed() < Duration::from_secs(10), "{reported:?}: {:?}", begun.elapsed());
+    }
 }
