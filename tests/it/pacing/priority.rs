@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::ground::text;
+use super::ground::{calls_until_reset, text};
 use super::job::{BULK, Job};
 use crate::harness::client::raw;
 use crate::harness::ops::metric;
@@ -110,4 +110,21 @@ async fn a_query_for_a_text_that_a_bulk_request_has_queued_does_not_wait_for_the
     // The head of the bulk line may be older than two seconds and go first.
     assert!(sent.len() == 7 && place <= 2, "{sent:?}");
     front.falls_to_zero(r#"vecho_pace_waiting{priority="interactive"}"#).await;
+}
+
+#[tokio::test]
+async fn bulk_requests_leave_the_last_tenth_to_interactive_ones_where_only_the_rest_is_reported() {
+    let front = Front::start().await;
+    front.stub.limit_rate(calls_until_reset(20.0, Duration::from_mins(1), Reported::Azure));
+    let bulk = |name: &str| front.post(text(name)).header("x-vecho-priority", "bulk");
+    for number in 0..18 {
+        assert_eq!(bulk(&format!("bulk {number}")).send().await.status, 200);
+    }
+    let waits = bulk("waits").send_meanwhile();
+    front.reaches(r#"vecho_pace_waiting{priority="bulk"}"#, 1.0).await;
+    for name in ["one", "other"] {
+        assert_eq!(front.post(text(name)).send().await.status, 200);
+    }
+    assert!(front.stub.quota_record().refused().is_empty() && !waits.is_finished());
+    assert_eq!(front.calls(), 20);
 }
