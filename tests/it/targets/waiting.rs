@@ -216,3 +216,15 @@ async fn targets_that_refuse_every_comparison_are_not_asked_without_a_pause() {
     let asked = group.stubs[0].embedding_calls().len();
     assert!((2..=20).contains(&asked), "{asked} calls in four seconds");
 }
+
+#[tokio::test]
+async fn a_target_that_names_an_endless_time_is_left_like_any_other() {
+    let group = Group::start(2).await;
+    group.embed(&["x"]).await;
+    let headers = vec![("retry-after", "10000000000000000000".to_owned())];
+    group.stubs[0].next(Behaviour::Status { code: 429, headers, body: "{}".to_owned() });
+    for text in ["y", "z"] {
+        let answer = group.embed(&[text]).await;
+        assert_eq!((answer.status, answer.header("x-vecho-target")), (200, Some("b")), "{answer:?}");
+    }
+}
