@@ -28,7 +28,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Reason why the server cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr} (port {port}): {reason}", port = .addr.port(), reason = reason(.source))]
+#[error("cannot listen on {addr}: {reason}", reason = reason(.source))]
 pub struct BindError {
     /// The requested address.
     pub addr: SocketAddr,
@@ -38,7 +38,9 @@ pub struct BindError {
 
 fn reason(source: &io::Error) -> String {
     match source.kind() {
-        io::ErrorKind::AddrInUse => "the port is already in use".to_owned(),
+        io::ErrorKind::AddrInUse => {
+            "the port is already in use; end the program that has it, or set another port".to_owned()
+        }
         io::ErrorKind::PermissionDenied => "not permitted; ports below 1024 need a privilege".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),
         _ => source.to_string(),

@@ -169,7 +169,9 @@ impl Failure {
         // A client that comes back too early would only wait again.
         let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         let wait_s = wait_s.max(1);
-        let detail = format!("its turn inside the upstream's rate limit would come in {wait_s} s, after its deadline");
+        let detail = format!(
+            "its turn inside the rate limit, the upstream's or a set one, would come in {wait_s} s, after its deadline"
+        );
         Self::new(Class::NotInTime { wait_s }, None, detail)
     }
 

@@ -60,6 +60,7 @@ pub(super) struct Choice<'a> {
     places: Vec<&'a Arc<TargetPlace>>,
     request: &'a RoutedCall<'a>,
     standings: Vec<Standing>,
+    has_reference: bool,
     claim: Claim,
     now: Instant,
 }
@@ -115,16 +116,20 @@ impl<'a> RoutedCall<'a> {
 impl<'a> Choice<'a> {
     /// Looks at the places. Without knowledge of the model there is no choice.
     pub(super) fn new(places: &'a [Arc<TargetPlace>], request: &'a RoutedCall<'a>, claim: Claim) -> Option<Self> {
-        let standings = request.gate.as_ref()?.standings();
+        let gate = request.gate.as_ref()?;
+        let (standings, has_reference) = (gate.standings(), gate.reference().is_some());
         let model = request.properties.space.model_name();
         let places = places.iter().filter(|place| place.serves(model)).collect();
-        Some(Self { places, request, standings, claim, now: Instant::now() })
+        Some(Self { places, request, standings, has_reference, claim, now: Instant::now() })
     }
 
     /// Returns the next step.
     pub(super) fn next(&self) -> Next {
         let mut by_load: Vec<(f64, &Arc<TargetPlace>)> = self.usable().map(|place| (self.load(place), place)).collect();
-        by_load.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        // The first place gives the reference, if it can: an operator expects its vectors, whatever its weight.
+        if self.has_reference {
+            by_load.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+        }
         let usable: Vec<(&Arc<TargetPlace>, Option<PlaceHold>)> =
             by_load.into_iter().map(|(_, place)| (place, self.hold(place))).collect();
         for (place, _) in usable.iter().filter(|(place, hold)| hold.is_none() && place.has_room()) {
