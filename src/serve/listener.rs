@@ -28,7 +28,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
 
 /// Reason why the server cannot listen on an address.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {addr}: {reason}", reason = reason(.source))]
+#[error("cannot listen on {addr}: {reason}", reason = reason(.source, .addr.port()))]
 pub struct BindError {
     /// The requested address.
     pub addr: SocketAddr,
@@ -36,10 +36,10 @@ pub struct BindError {
     pub source: io::Error,
 }
 
-fn reason(source: &io::Error) -> String {
+fn reason(source: &io::Error, port: u16) -> String {
     match source.kind() {
         io::ErrorKind::AddrInUse => {
-            "the port is already in use; end the program that has it, or set another port".to_owned()
+            format!("port {port} is already in use; end the program that has it, or set another port")
         }
         io::ErrorKind::PermissionDenied => "not permitted; ports below 1024 need a privilege".to_owned(),
         io::ErrorKind::AddrNotAvailable => "this machine has no such address".to_owned(),

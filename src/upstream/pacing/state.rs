@@ -266,6 +266,8 @@ impl PaceState {
     pub(super) fn correct(&mut self, before: usize, after: usize, now: Instant) {
         self.configured.correct(before, after, now);
         self.reported.correct(before, after, now);
+        self.remainders.give_back(before);
+        self.remainders.take(after, now);
     }
 
     /// Learns from an answer to a call with this many tokens that was sent at `sent`. Returns true if waiting calls may go now.

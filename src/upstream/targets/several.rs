@@ -44,7 +44,6 @@ impl Several {
         mut request: RoutedCall<'_>,
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
-        let deadline = request.call.deadlines().into_iter().max().unwrap_or_else(Instant::now);
         let mut last: Option<Failure> = None;
         loop {
             let next = match self.next(&request, permit) {
@@ -70,16 +69,8 @@ impl Several {
                     }
                     continue;
                 }
-                Next::LookAgain(wait) => {
-                    // As for the wait before a retry: it holds neither memory nor a permit.
-                    request.call.reservation.give_up();
-                    if Instant::now() >= deadline || !permit.pause(wait, deadline).await {
-                        return Err(last.unwrap_or_else(no_target));
-                    }
-                    request.call.reservation.take_again().await;
-                    continue;
-                }
-                Next::Queue(_) | Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
+                Next::LookAgain(wait) if pause(&request, permit, wait).await => continue,
+                Next::LookAgain(_) | Next::Queue(_) | Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
             };
             let is_last = request.is_last(&self.places, &place);
             let failure = match self.call(&place, (&request, turn, is_last), permit).await {
@@ -180,6 +171,18 @@ impl Several {
             tracing::error!(target, model = &*shorten_for_log(model), status, "{REFUSES}");
         }
     }
+}
+
+/// Waits before another look at the places. Returns false if the time of the call is over.
+async fn pause(request: &RoutedCall<'_>, permit: &mut CallPermit, wait: Duration) -> bool {
+    let deadline = request.call.deadlines().into_iter().max().unwrap_or_else(Instant::now);
+    // As for the wait before a retry: it holds neither memory nor a permit.
+    request.call.reservation.give_up();
+    let in_time = Instant::now() < deadline && permit.pause(wait, deadline).await;
+    if in_time {
+        request.call.reservation.take_again().await;
+    }
+    in_time
 }
 
 /// Returns the turn that comes first, with its line. Fails with the shortest time that a turn would take.
