@@ -50,6 +50,11 @@ impl Group {
         self.inside.embed(texts_of(texts)).await
     }
 
+    /// Waits until a series of its metrics is at `value` or above.
+    async fn reaches(&self, series: &str, value: f64) {
+        eventually(series, async || self.inside.metric(series).await >= value).await;
+    }
+
     /// Returns the calls of a target that carry texts of callers.
     fn calls(&self, place: usize) -> Vec<Call> {
         calls(&self.stubs[place])

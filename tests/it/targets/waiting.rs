@@ -5,18 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Group, other_weights, status};
+use crate::harness::Behaviour;
 use crate::harness::front::tiny;
 use crate::harness::stub::{Call, Counted, Quota, Reported};
-use crate::harness::{Behaviour, eventually};
 
 const INTERACTIVE: &str = r#"vecho_pace_waiting{priority="interactive"}"#;
 const BULK: &str = r#"vecho_pace_waiting{priority="bulk"}"#;
-
-impl Group {
-    async fn reaches(&self, series: &str, value: f64) {
-        eventually(series, async || self.inside.metric(series).await >= value).await;
-    }
-}
 
 fn of_priority(priority: &str) -> [(&str, &str); 1] {
     [("x-vecho-priority", priority)]
@@ -238,4 +232,25 @@ async fn a_target_that_names_an_endless_time_is_left_like_any_other() {
         let answer = group.embed(&[text]).await;
         assert_eq!((answer.status, answer.header("x-vecho-target")), (200, Some("b")), "{answer:?}");
     }
+}
+
+#[tokio::test]
+async fn the_concurrent_calls_of_a_target_count_for_all_models_together() {
+    let settings = [("limits.request_timeout", "2s"), ("retry.max_attempts", "1")];
+    let group = Group::with(1, |_| json!({"concurrent": 1}), &settings).await;
+    let embed = async |model: &str, text: &str| group.inside.embed(json!({"model": model, "input": text})).await.status;
+    for model in ["tiny", "other"] {
+        assert_eq!(embed(model, "first").await, 200);
+    }
+    group.stubs[0].next(Behaviour::Gate);
+    let other = async {
+        group.stubs[0].held(1).await;
+        let status = embed("other", "second").await;
+        assert_eq!(group.calls(0).len(), 3, "it is not called while another call is in flight");
+        group.stubs[0].release_all();
+        status
+    };
+    let (_, status) = tokio::join!(embed("tiny", "second"), other);
+    assert_ne!(status, 200);
+    assert_eq!(embed("other", "third").await, 200);
 }
