@@ -2,6 +2,7 @@
 
 mod changes;
 mod figures;
+mod refused;
 mod waiting;
 
 use std::time::Duration;

@@ -302,7 +302,7 @@ impl Drop for PaceTurn {
         if self.sent.is_none() {
             state.give_back(self.tokens, Instant::now());
         }
-        let others_wait = state.leave(self.entered);
+        let others_wait = state.leave(self.entered, self.tokens);
         drop(state);
         // They may have waited for the end of this call, or for what it has given back.
         if others_wait {

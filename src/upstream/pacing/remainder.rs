@@ -25,6 +25,8 @@ pub(super) struct Remainders {
     known: [Option<Remainder>; 2],
     /// Time of the last call or report.
     used: Option<Instant>,
+    /// Tokens of the calls in flight.
+    in_flight: usize,
 }
 
 /// What is left of one limit.
@@ -43,8 +45,18 @@ struct Remainder {
 }
 
 impl Remainders {
-    /// Takes over a report. Calls in flight that it may not count need `ahead`.
-    pub(super) fn report(&mut self, resource: Resource, (left, ahead): (u64, usize), reserve: f64, now: Instant) {
+    /// Takes over a report with the answer to a call with this many tokens. `others` are in flight, and the report may
+    /// not count them.
+    pub(super) fn report(
+        &mut self,
+        resource: Resource,
+        (left, tokens, others): (u64, usize, usize),
+        (reserve, now): (f64, Instant),
+    ) {
+        let ahead = match resource {
+            Resource::Requests => others,
+            Resource::Tokens => self.in_flight.saturating_sub(tokens),
+        };
         let (left, ahead) = (float(left), float(ahead as u64));
         self.used = Some(now);
         let first = Remainder { most: left, reported: left, left, is_live: false, scarce_since: None };
@@ -66,11 +78,26 @@ impl Remainders {
     /// Counts a call with this many tokens.
     pub(super) fn take(&mut self, tokens: usize, now: Instant) {
         self.used = Some(now);
+        self.in_flight += tokens;
         for resource in Resource::ALL {
             if let Some(known) = &mut self.known[resource as usize] {
                 known.left -= float(resource.amount(tokens) as u64);
             }
         }
+    }
+
+    /// Corrects the tokens of a counted call.
+    pub(super) fn correct(&mut self, before: usize, after: usize) {
+        self.ended(before);
+        self.in_flight += after;
+        if let Some(known) = &mut self.known[Resource::Tokens as usize] {
+            known.left += float(before as u64) - float(after as u64);
+        }
+    }
+
+    /// Ends the count of a call in flight.
+    pub(super) const fn ended(&mut self, tokens: usize) {
+        self.in_flight = self.in_flight.saturating_sub(tokens);
     }
 
     /// Gives back a call with this many tokens that was not made.
@@ -121,7 +148,7 @@ mod tests {
         let (mut remainders, begun) = (Remainders::default(), Instant::now());
         for (second, left) in reports {
             let now = begun + SECOND * u32::try_from(*second).expect("it is small");
-            remainders.report(Resource::Requests, (*left, 0), 0.1, now);
+            remainders.report(Resource::Requests, (*left, 0, 0), (0.1, now));
         }
         remainders.admits(10, 0.1)
     }
@@ -137,10 +164,10 @@ mod tests {
     fn a_call_that_is_larger_than_the_limit_goes_when_the_limit_is_unused() {
         let (mut remainders, now) = (Remainders::default(), Instant::now());
         for left in [100, 89] {
-            remainders.report(Resource::Tokens, (left, 0), 0.1, now);
+            remainders.report(Resource::Tokens, (left, 0, 0), (0.1, now));
         }
         assert!(!remainders.admits(500, 0.1));
-        remainders.report(Resource::Tokens, (90, 0), 0.1, now);
+        remainders.report(Resource::Tokens, (90, 0, 0), (0.1, now));
         assert!(remainders.admits(500, 0.1));
     }
 
@@ -161,8 +188,10 @@ mod tests {
     #[test]
     fn calls_in_flight_and_begun_calls_count() {
         let (mut remainders, now) = (Remainders::default(), Instant::now());
-        remainders.report(Resource::Tokens, (1_000, 0), 0.1, now);
-        remainders.report(Resource::Tokens, (900, 300), 0.1, now);
+        remainders.report(Resource::Tokens, (1_000, 0, 0), (0.1, now));
+        remainders.take(50, now);
+        remainders.take(300, now);
+        remainders.report(Resource::Tokens, (900, 50, 1), (0.1, now));
         assert!(remainders.admits(500, 0.1) && !remainders.admits(501, 0.1));
         remainders.take(100, now);
         assert!(remainders.admits(400, 0.1) && !remainders.admits(401, 0.1));

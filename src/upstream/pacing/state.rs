@@ -240,8 +240,9 @@ impl PaceState {
     }
 
     /// Ends the count of a call in flight that entered at this time. Returns true if others wait.
-    pub(super) fn leave(&mut self, entered: Instant) -> bool {
+    pub(super) fn leave(&mut self, entered: Instant, tokens: usize) -> bool {
         self.in_flight -= 1;
+        self.remainders.ended(tokens);
         self.probe = self.probe.filter(|probe| *probe != entered);
         self.has_waiting()
     }
@@ -266,8 +267,7 @@ impl PaceState {
     pub(super) fn correct(&mut self, before: usize, after: usize, now: Instant) {
         self.configured.correct(before, after, now);
         self.reported.correct(before, after, now);
-        self.remainders.give_back(before);
-        self.remainders.take(after, now);
+        self.remainders.correct(before, after);
     }
 
     /// Learns from an answer to a call with this many tokens that was sent at `sent`. Returns true if waiting calls may go now.
@@ -353,7 +353,7 @@ impl PaceState {
                 self.reported.report(resource, (&report, others == 0), now);
                 self.remainders.forget(resource);
             } else if let Some(left) = reported::read_left(headers, resource) {
-                self.remainders.report(resource, (left, others * resource.amount(tokens)), RESERVE, now);
+                self.remainders.report(resource, (left, tokens, others), (RESERVE, now));
             }
         }
     }
