@@ -248,11 +248,13 @@ impl Batcher {
             let (claim, tokens) = (Claim { caller, ..worker.claim }, first.load().tokens);
             return Some(LaneWorker { claim, ticket: first.ticket, tokens, deadline, ..worker.clone() });
         };
+        let calls = queue.calls(&queue.pieces[place], &self.live.load().batch);
         let refused = queue.pieces.remove(place);
         if queue.pieces.is_empty() {
             queues.remove(&worker.lane);
         }
         drop(queues);
+        let wait = self.router.pacer(&worker.properties).map_or(wait, |pacer| pacer.time_for_calls(calls).min(wait));
         self.fail_queued(refused.into_iter().collect(), Failure::not_in_time(wait));
         None
     }

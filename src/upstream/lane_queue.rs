@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::LaneProperties;
 use super::piece::{Piece, Submission};
 use super::sizing::{LaneSize, Load};
+use crate::config::BatchConfig;
 
 /// Queue of one lane. It exists only while it has content.
 pub(super) struct LaneQueue {
@@ -20,6 +21,21 @@ impl LaneQueue {
     /// Returns true if inputs of a submission wait here.
     pub(super) fn has(&self, ticket: Submission) -> bool {
         self.pieces.iter().any(|piece| piece.ticket == ticket)
+    }
+
+    /// Returns the number of calls that would carry all pieces, and the tokens of each, if all pieces were as large as
+    /// this one. The size of calls for several requests doubles as long as they are answered quickly.
+    pub(super) fn calls(&self, piece: &Piece, batch: &BatchConfig) -> (usize, usize) {
+        let bounds = self.size.bounds(batch, self.properties.is_known);
+        let Load { inputs, tokens } = piece.load();
+        let most = (bounds.limit / inputs.max(1)).min(bounds.max_tokens / tokens.max(1)).max(1);
+        let (pieces, mut together) = (self.pieces.len(), (bounds.merge_inputs / inputs.max(1)).clamp(1, most));
+        let (mut calls, mut carried) = (0, 0);
+        while carried < pieces && together < most {
+            (calls, carried, together) = (calls + 1, carried + together, (2 * together).min(most));
+        }
+        calls += pieces.saturating_sub(carried).div_ceil(most);
+        (calls, (pieces * tokens).div_ceil(calls.max(1)))
     }
 
     /// Moves the first such piece before the others. Each worker serves the caller that brought it. So callers that

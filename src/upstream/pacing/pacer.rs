@@ -139,6 +139,14 @@ impl Pacer {
         }
     }
 
+    /// Returns the time until calls with this many tokens each have been made. The number of waiting calls says too much
+    /// if their inputs will share a call.
+    pub(in crate::upstream) fn time_for_calls(&self, (calls, tokens): (usize, usize)) -> Duration {
+        let time = self.state().time_for_calls(calls, tokens, Instant::now());
+        // A turn that depends on other calls has no known time.
+        if time.is_zero() { Duration::MAX } else { time }
+    }
+
     /// Returns true if [`try_turn`](Self::try_turn) would return a turn now.
     pub(in crate::upstream) fn admits(&self, wish: &TurnWish) -> bool {
         let mut state = self.state();

@@ -203,7 +203,11 @@ impl PaceState {
     /// Returns the time until a call that waits now has probably been made.
     pub(super) fn time_for(&mut self, order: TurnOrder, tokens: usize, now: Instant) -> Duration {
         let ahead: usize = self.waiting[..=order.index()].iter().sum();
-        let calls = ahead.max(1);
+        self.time_for_calls(ahead.max(1), tokens, now)
+    }
+
+    /// Returns the time until calls with this many tokens each have probably been made.
+    pub(super) fn time_for_calls(&mut self, calls: usize, tokens: usize, now: Instant) -> Duration {
         let limits = self.configured.time_for(calls, tokens, now).max(self.reported.time_for(calls, tokens, now));
         let calls = u32::try_from(calls).unwrap_or(u32::MAX);
         let found = self.found.map_or(Duration::ZERO, |found| {

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::ground::text;
 use crate::harness::client::Answer;
 use crate::harness::{Behaviour, Front};
 
@@ -51,4 +52,17 @@ async fn requests_behind_a_queue_that_is_too_long_are_refused_in_time() {
     }
     front.falls_to_zero(r#"vecho_pace_waiting{priority="interactive"}"#).await;
     front.falls_to_zero("vecho_upstream_queued_inputs").await;
+}
+
+#[tokio::test]
+async fn a_refusal_names_the_time_of_the_calls_that_waiting_requests_share() {
+    // One call at once, and one every ten seconds.
+    let front = Front::with(&[("pace.requests_per_minute", "6"), ("limits.request_timeout", "2s")]).await;
+    assert_eq!(front.post(text("first")).send().await.status, 200);
+    let requests: Vec<_> = (0..60).map(|number| front.post(text(&format!("{number}"))).send_meanwhile()).collect();
+    for request in requests {
+        let answer = request.await.expect("the request does not panic");
+        let wait: u64 = answer.header("retry-after").and_then(|wait| wait.parse().ok()).unwrap_or_default();
+        assert!(answer.status == 429 && (1..=60).contains(&wait), "six calls carry all of them: {answer:?}");
+    }
 }
