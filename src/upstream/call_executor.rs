@@ -128,7 +128,7 @@ impl CallExecutor {
             let next = match call.next(&failure, &mut tries, (deadline, took, &config)) {
                 _ if self.is_held((properties, call), &failure, &mut tries) => NextStep::WaitForTurn,
                 // The budget is asked last, because asking takes one of its tokens.
-                NextStep::RetryAfter(_, reason) if !self.may_repeat(reason, properties, &config) => NextStep::GiveUp,
+                NextStep::RetryAfter(_, why) if !self.may_repeat(why, (properties, call), &config) => NextStep::GiveUp,
                 next => next,
             };
             // The pass ends before the wait, because a waiting probe would block all other calls.
@@ -234,10 +234,20 @@ impl CallExecutor {
     }
 
     /// Returns true if a call may be repeated. A repetition on another connection is always allowed. Others are allowed
-    /// while the space does not count as unavailable and the retry budget lasts.
-    fn may_repeat(&self, reason: RetryReason, properties: &LaneProperties, config: &Config) -> bool {
-        // `withdraw` takes a token, so it comes last.
-        reason == RetryReason::ReusedConnection || (!self.is_failing(properties, config) && self.budget.withdraw())
+    /// while the space does not count as unavailable and the retry budget lasts. A call that does not wait here after a
+    /// refusal for its rate is not repeated either: it waits for every target that has refused it.
+    fn may_repeat(
+        &self,
+        reason: RetryReason,
+        (properties, call): (&LaneProperties, &Call<'_>),
+        config: &Config,
+    ) -> bool {
+        match reason {
+            RetryReason::ReusedConnection => true,
+            RetryReason::Throttled if !call.waits && self.learns_limits() => false,
+            // `withdraw` takes a token, so it comes last.
+            _ => !self.is_failing(properties, config) && self.budget.withdraw(),
+        }
     }
 
     /// Sends one attempt. A call that takes much longer than earlier calls of its lane gives its permit back and

@@ -30,6 +30,11 @@ impl CallExecutor {
         (self.breaker.state() == BreakerState::Closed).then(|| pacers.of(properties.paced_as, &properties.priced_as))
     }
 
+    /// Returns true if limits are learned from the service's answers.
+    pub(super) fn learns_limits(&self) -> bool {
+        self.pacers.as_ref().is_some_and(Pacers::learns)
+    }
+
     /// Divides the configured limits among the replicas that reach a store. Never returns if there are pacers.
     pub(super) async fn share_pace(&self, store: Arc<dyn SharedFields>) {
         if let Some(pacers) = &self.pacers {

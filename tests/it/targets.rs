@@ -3,6 +3,7 @@
 mod changes;
 mod figures;
 mod refused;
+mod returning;
 mod waiting;
 
 use std::time::Duration;

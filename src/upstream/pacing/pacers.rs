@@ -76,6 +76,11 @@ impl Pacers {
         })
     }
 
+    /// Returns true if limits are learned from the service's answers.
+    pub(in crate::upstream) const fn learns(&self) -> bool {
+        self.learns
+    }
+
     /// Returns all pacers with their keys.
     pub(super) fn entries(&self) -> impl Iterator<Item = (Key, Arc<Pacer>)> + '_ {
         self.map.entries()

@@ -9,11 +9,11 @@ use tokio::time::Instant;
 use super::canary::CANARY_TOKENS;
 use super::gate::{Agreement, ModelGate, PlaceHold, Standing};
 use super::place::TargetPlace;
-use crate::upstream::LaneProperties;
 use crate::upstream::call::Call;
 use crate::upstream::paced::MERGED_HOLDS;
 use crate::upstream::pacing::{PaceTurn, Pacer, TurnOrder, TurnWish};
 use crate::upstream::permit::Claim;
+use crate::upstream::{Class, Failure, LaneProperties};
 
 /// Pause before another look if every place has its maximum of calls in flight.
 pub(super) const NO_ROOM_PAUSE: Duration = Duration::from_millis(20);
@@ -31,6 +31,10 @@ pub(super) struct RoutedCall<'a> {
     /// The place of each refusal for its rate, and the time of the first one.
     pub(super) limited: Vec<usize>,
     pub(super) first_limited: Option<Instant>,
+    /// Places that have failed otherwise, such as by an outage, and may be tried once more.
+    failed: Vec<usize>,
+    /// True if they have been.
+    is_reopened: bool,
 }
 
 /// The next step of a call.
@@ -66,8 +70,9 @@ pub(super) struct Choice<'a> {
 }
 
 impl<'a> RoutedCall<'a> {
-    pub(super) const fn new(properties: &'a LaneProperties, call: &'a Call<'a>, gate: Option<Arc<ModelGate>>) -> Self {
-        Self { properties, call, gate, tried: Vec::new(), limited: Vec::new(), first_limited: None }
+    pub(super) fn new(properties: &'a LaneProperties, call: &'a Call<'a>, gate: Option<Arc<ModelGate>>) -> Self {
+        let (tried, limited, failed) = (Vec::new(), Vec::new(), Vec::new());
+        Self { properties, call, gate, tried, limited, first_limited: None, failed, is_reopened: false }
     }
 
     /// Returns the places that the call may still try.
@@ -84,14 +89,37 @@ impl<'a> RoutedCall<'a> {
         self.limited.contains(&place.index)
     }
 
-    /// Notes that the call leaves a place. It may come back only if the place has refused it for its rate.
-    pub(super) fn leave(&mut self, place: &TargetPlace, is_limited: bool) {
+    /// Notes that the call leaves a place. It may come back if the place has refused it for its rate, or once if others
+    /// limit the rate.
+    pub(super) fn leave(&mut self, place: &TargetPlace, failure: &Failure) {
         self.tried.push(place.index);
-        if is_limited {
+        if failure.class == Class::Throttled && failure.may_be_retried() {
             self.limited.push(place.index);
             self.first_limited.get_or_insert_with(Instant::now);
         } else {
             self.limited.retain(|index| *index != place.index);
+        }
+        if matches!(failure.class, Class::Unavailable(_)) && failure.may_be_retried() {
+            self.failed.push(place.index);
+        }
+    }
+
+    /// Lets the call return once to the places that have failed otherwise than by their rate limits. Returns false if
+    /// there is none.
+    pub(super) fn reopen(&mut self) -> bool {
+        if std::mem::replace(&mut self.is_reopened, true) {
+            return false;
+        }
+        let failed = std::mem::take(&mut self.failed);
+        self.tried.retain(|index| !failed.contains(index));
+        !failed.is_empty()
+    }
+
+    /// Notes that no turn in these lines comes in time.
+    pub(super) fn give_up(&mut self, lines: &[TurnLine]) {
+        for line in lines {
+            self.tried.push(line.place.index);
+            self.limited.retain(|index| *index != line.place.index);
         }
     }
 
@@ -99,6 +127,11 @@ impl<'a> RoutedCall<'a> {
     pub(super) fn is_last(&self, places: &[Arc<TargetPlace>], place: &TargetPlace) -> bool {
         let limited = self.limited.iter().any(|index| *index != place.index);
         !limited && !self.open(places).any(|other| other.index != place.index)
+    }
+
+    /// Returns true if the call may return to a place that has failed.
+    pub(super) fn may_reopen(&self) -> bool {
+        !self.is_reopened && !self.failed.is_empty()
     }
 
     /// Returns true if a place that has refused the call for its rate may admit it later.
@@ -125,10 +158,12 @@ impl<'a> Choice<'a> {
 
     /// Returns the next step.
     pub(super) fn next(&self) -> Next {
-        let mut by_load: Vec<(f64, &Arc<TargetPlace>)> = self.usable().map(|place| (self.load(place), place)).collect();
+        // A place that another call compares comes last: this call would wait for the comparison.
+        let mut by_load: Vec<((bool, f64), &Arc<TargetPlace>)> =
+            self.usable().map(|place| ((self.is_examined(place), self.load(place)), place)).collect();
         // The first place gives the reference, if it can: an operator expects its vectors, whatever its weight.
         if self.has_reference {
-            by_load.sort_by(|(one, _), (other, _)| one.total_cmp(other));
+            by_load.sort_by(|(one, _), (other, _)| one.0.cmp(&other.0).then_with(|| one.1.total_cmp(&other.1)));
         }
         let usable: Vec<(&Arc<TargetPlace>, Option<PlaceHold>)> =
             by_load.into_iter().map(|(_, place)| (place, self.hold(place))).collect();
@@ -142,15 +177,7 @@ impl<'a> Choice<'a> {
                 }
             }
         }
-        let first =
-            usable.iter().filter_map(|(place, hold)| Some((*place, (*hold)?))).min_by_key(|(_, hold)| hold.until);
-        match first {
-            // All others have failed a moment ago, too, so the one that did first is tried again.
-            Some((place, _)) if usable.iter().all(|(_, hold)| hold.is_some_and(|hold| !hold.is_throttled)) => {
-                self.go(place, None)
-            }
-            _ => self.lines(&usable).unwrap_or_else(|| self.without_line(&usable, first)),
-        }
+        self.lines(&usable).unwrap_or_else(|| self.without_line(&usable))
     }
 
     /// Returns true if a place admits the call now. A place in whose line the call waits does not: it is then queued.
@@ -179,24 +206,23 @@ impl<'a> Choice<'a> {
             Some(hold) if hold.is_throttled => self.line(place).filter(holds),
             Some(_) => None,
         });
-        let limited = self.places.iter().filter(|place| self.request.was_limited_at(place) && self.agrees(place));
+        let limited = self.places.iter().filter(|place| self.request.was_limited_at(place) && self.may_agree(place));
         let again = limited.filter_map(|place| self.line(place).filter(|line| self.request.may_return(line)));
         let lines: Vec<TurnLine> = fresh.chain(again).collect();
         (!lines.is_empty()).then_some(Next::Queue(lines))
     }
 
-    fn without_line(
-        &self,
-        usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)],
-        first: Option<(&Arc<TargetPlace>, PlaceHold)>,
-    ) -> Next {
+    /// Returns the step of a call that no line may admit in time.
+    fn without_line(&self, usable: &[(&Arc<TargetPlace>, Option<PlaceHold>)]) -> Next {
         let deadline = self.request.call.deadlines().into_iter().max();
-        match first {
+        let held = usable.iter().filter_map(|(place, hold)| Some((*place, (*hold)?)));
+        match held.min_by_key(|(_, hold)| hold.until) {
             _ if usable.iter().any(|(_, hold)| hold.is_none()) => Next::LookAgain(NO_ROOM_PAUSE),
             None => Next::Nowhere,
-            Some((_, hold)) if deadline.is_some_and(|deadline| hold.until < deadline) => {
+            Some((_, hold)) if hold.is_throttled && deadline.is_some_and(|deadline| hold.until < deadline) => {
                 Next::LookAgain(hold.until - self.now)
             }
+            // It has failed a moment ago, and so have all others.
             Some((place, _)) => self.go(place, None),
         }
     }
@@ -210,6 +236,13 @@ impl<'a> Choice<'a> {
         Some(TurnLine { place: Arc::clone(place), pacer, wish: TurnWish { order, caller: self.claim.caller, tokens } })
     }
 
+    /// Returns true if another call compares the vectors of a place now, or those of another place, so that this call
+    /// would have to wait.
+    fn is_examined(&self, place: &TargetPlace) -> bool {
+        let is_unknown = self.standings[place.index].verdict(self.now) == Agreement::Unknown;
+        is_unknown && self.request.gate.as_ref().is_some_and(|gate| gate.is_examining())
+    }
+
     fn load(&self, place: &TargetPlace) -> f64 {
         let pacer = place.executor.pacer(self.request.properties);
         place.load() + pacer.map_or(0.0, |pacer| (pacer.used() - UNUSED).max(0.0))
@@ -219,14 +252,19 @@ impl<'a> Choice<'a> {
         self.standings[place.index].hold(self.now)
     }
 
+    /// Returns true if the call may still try a place outside of the lines.
+    pub(super) fn has_other(&self, lines: &[TurnLine]) -> bool {
+        self.usable().any(|place| lines.iter().all(|line| line.place.index != place.index))
+    }
+
     /// Returns the places that the call may still try and whose vectors are not known to disagree.
     fn usable(&self) -> impl Iterator<Item = &'a Arc<TargetPlace>> {
         let untried = |place: &TargetPlace| !self.request.tried.contains(&place.index);
-        self.places.iter().copied().filter(move |place| untried(place) && self.agrees(place))
+        self.places.iter().copied().filter(move |place| untried(place) && self.may_agree(place))
     }
 
-    /// Returns true if the vectors of a place are not known to disagree.
-    fn agrees(&self, place: &TargetPlace) -> bool {
+    /// Returns true unless the vectors of a place are known to disagree.
+    fn may_agree(&self, place: &TargetPlace) -> bool {
         self.standings[place.index].verdict(self.now) != Agreement::Disagrees
     }
 }

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::canary;
 use super::choice::RoutedCall;
-use super::gate::{Agreement, ModelGate};
+use super::gate::{Agreement, FailedComparison, ModelGate};
 use super::place::TargetPlace;
 use super::reference::Reference;
 use super::several::Several;
@@ -29,11 +29,31 @@ impl Several {
         (request, turn): (&RoutedCall<'_>, Option<PaceTurn>),
     ) -> Result<(), Failure> {
         let Some(gate) = &request.gate else { return Ok(()) };
-        let _only = gate.examining.lock().await;
+        let begun = Instant::now();
+        let mut last = gate.examining().await;
         // Another call may have examined it during the wait for the lock.
         if gate.standings()[place.index].verdict(Instant::now()) != Agreement::Unknown {
             return Ok(());
         }
+        // If that has failed, each waiting call would take as long again.
+        if let Some(known) = last.as_ref().filter(|known| known.place == place.index && known.at >= begun) {
+            return Err(known.failure.clone());
+        }
+        let result = self.compare(place, (request, turn), gate).await;
+        *last = result.as_ref().err().map(|failure| FailedComparison {
+            place: place.index,
+            at: Instant::now(),
+            failure: failure.clone(),
+        });
+        result
+    }
+
+    async fn compare(
+        &self,
+        place: &Arc<TargetPlace>,
+        (request, turn): (&RoutedCall<'_>, Option<PaceTurn>),
+        gate: &ModelGate,
+    ) -> Result<(), Failure> {
         let config = self.live.load();
         let (model, asked) = (request.properties.model, request.properties.space.model_name());
         let answer = self.ask(place, (request, turn), &config).await?;

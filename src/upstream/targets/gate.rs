@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::reference::{Reference, References};
 use crate::key::{Key, KeyMap};
+use crate::upstream::Failure;
 
 /// Maximum number of models. Those beyond it are served by the first target alone.
 const MAX_MODELS: usize = 4_096;
@@ -35,10 +36,21 @@ pub(super) struct Gate {
 /// One model at all places.
 pub(super) struct ModelGate {
     /// Held while a place is examined, so that one place gives the reference and all others are compared with it.
-    pub(super) examining: tokio::sync::Mutex<()>,
+    examining: tokio::sync::Mutex<LastExamined>,
     /// The callers' name of the model; empty if it is very long.
     asked: Box<str>,
     state: Mutex<ModelState>,
+}
+
+/// The last comparison that has failed.
+pub(super) type LastExamined = Option<FailedComparison>;
+
+/// A comparison that has failed.
+pub(super) struct FailedComparison {
+    pub(super) place: usize,
+    /// Time of the failure.
+    pub(super) at: Instant,
+    pub(super) failure: Failure,
 }
 
 struct ModelState {
@@ -72,6 +84,7 @@ pub(super) struct PlaceHold {
     pub(super) until: Instant,
     /// True if the place limits the rate of calls, so an earlier one would be refused.
     pub(super) is_throttled: bool,
+    set_at: Instant,
     next: Duration,
 }
 
@@ -144,6 +157,16 @@ impl ModelGate {
         self.state().places.clone()
     }
 
+    /// Waits for the end of the other comparisons.
+    pub(super) async fn examining(&self) -> tokio::sync::MutexGuard<'_, LastExamined> {
+        self.examining.lock().await
+    }
+
+    /// Returns true while a place is compared.
+    pub(super) fn is_examining(&self) -> bool {
+        self.examining.try_lock().is_err()
+    }
+
     /// Returns the vectors to compare with.
     pub(super) fn reference(&self) -> Option<Arc<Reference>> {
         self.state().reference.clone()
@@ -182,13 +205,24 @@ impl ModelGate {
         (standing.verdict, standing.until) = (verdict, until);
     }
 
-    /// Notes a failure. A place that limits the rate is left alone for the time that it asks for.
-    pub(super) fn hold(&self, place: usize, asked: Option<Duration>, is_throttled: bool) {
-        let standing = &mut self.state().places[place];
-        let wait = standing.hold.map_or(FIRST_HOLD, |hold| hold.next);
+    /// Notes a failure of a call that was begun at `begun`. A place that limits the rate is left alone for the time that
+    /// it asks for.
+    pub(super) fn hold(&self, place: usize, begun: Instant, (asked, is_throttled): (Option<Duration>, bool)) {
+        let (standing, now) = (&mut self.state().places[place], Instant::now());
         // After a minute a call is tried, whatever time the place has named.
-        let until = Instant::now() + asked.unwrap_or(wait).min(LONGEST_ASKED);
-        standing.hold = Some(PlaceHold { until, is_throttled, next: (2 * wait).min(LONGEST_HOLD) });
+        let asked = asked.map(|asked| asked.min(LONGEST_ASKED));
+        match &mut standing.hold {
+            // Calls that were in flight together fail together, which is one failure.
+            Some(hold) if begun <= hold.set_at => {
+                hold.until = hold.until.max(asked.map_or(now, |asked| now + asked));
+                hold.is_throttled |= is_throttled;
+            }
+            hold => {
+                let wait = hold.map_or(FIRST_HOLD, |hold| hold.next);
+                let (until, next) = (now + asked.unwrap_or(wait), (2 * wait).min(LONGEST_HOLD));
+                *hold = Some(PlaceHold { until, is_throttled, set_at: now, next });
+            }
+        }
     }
 
     /// Notes an answer.
@@ -207,17 +241,22 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
+    /// Start of a call that was begun after the last failure.
+    fn later() -> Instant {
+        Instant::now() + Duration::from_millis(1)
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_call_is_tried_after_a_minute_whatever_time_the_place_has_named() {
         let gate = Gate::new(2, None).of(Key::from_bytes([0; 32]), "tiny").expect("there is room");
         let now = Instant::now();
         let is_held = |seconds| gate.standings()[1].hold(now + seconds * SECOND).is_some();
         for asked in [3_600 * SECOND, Duration::MAX] {
-            gate.hold(1, Some(asked), true);
+            gate.hold(1, later(), (Some(asked), true));
             assert!(is_held(59) && !is_held(60), "{asked:?}");
             assert!(gate.standings()[0].hold(now).is_none());
         }
-        gate.hold(1, Some(5 * SECOND), true);
+        gate.hold(1, later(), (Some(5 * SECOND), true));
         assert!(is_held(4) && !is_held(5));
         gate.answered(1);
         assert!(!is_held(0));
@@ -228,7 +267,10 @@ mod tests {
         let gate = Gate::new(1, None).of(Key::from_bytes([0; 32]), "tiny").expect("there is room");
         let waits: Vec<u64> = (0..7)
             .map(|_| {
-                gate.hold(0, None, false);
+                let calls_in_flight_together = [later(), Instant::now(), Instant::now()];
+                for begun in calls_in_flight_together {
+                    gate.hold(0, begun, (None, false));
+                }
                 let hold = gate.standings()[0].hold(Instant::now()).expect("it lasts");
                 hold.until.duration_since(Instant::now()).as_secs()
             })

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::choice::{Choice, NO_ROOM_PAUSE, Next, RoutedCall, TurnLine};
 use super::gate::Gate;
 use super::place::TargetPlace;
-use super::verdict::{as_seen_by_callers, moves_on, no_target, not_in_time, of_comparison, too_long, worse};
+use super::verdict::{as_seen_by_callers, is_limit, moves_on, no_target, not_in_time, of_comparison, too_long, worse};
 use crate::config::Live;
 use crate::observe::logs::{Throttled, shorten_for_log};
 use crate::observe::metrics::{BreakerState, Metrics};
@@ -46,25 +46,13 @@ impl Several {
     ) -> Result<Answered, Failure> {
         let mut last: Option<Failure> = None;
         loop {
-            let next = match self.next(&request, permit) {
-                Next::Queue(lines) => match self.queue(&request, &lines, permit).await {
-                    Ok(next) => next,
-                    Err(late) => {
-                        // A place that has failed a moment ago may still answer.
-                        for line in &lines {
-                            request.leave(&line.place, false);
-                        }
-                        last = Some(not_in_time(late, last));
-                        continue;
-                    }
-                },
-                next => next,
-            };
+            let next = self.next_in_turn(&mut request, permit, &mut last).await?;
             let (place, turn) = match next {
                 Next::Go(place, turn) => (place, turn),
                 Next::Examine(place, turn) => {
+                    let begun = Instant::now();
                     if let Err(failure) = self.examine(&place, (&request, turn)).await {
-                        self.left(&place, &mut request, &failure);
+                        self.left(&place, &mut request, (&failure, begun));
                         last = Some(worse(last, of_comparison(failure)));
                     }
                     continue;
@@ -72,14 +60,14 @@ impl Several {
                 Next::LookAgain(wait) if pause(&request, permit, wait).await => continue,
                 Next::LookAgain(_) | Next::Queue(_) | Next::Nowhere => return Err(last.unwrap_or_else(no_target)),
             };
-            let is_last = request.is_last(&self.places, &place);
-            let failure = match self.call(&place, (&request, turn, is_last), permit).await {
+            let (begun, waits) = (Instant::now(), request.is_last(&self.places, &place) && !request.may_reopen());
+            let failure = match self.call(&place, (&request, turn, waits), permit).await {
                 Ok(answered) => return Ok(answered),
                 Err(failure) => as_seen_by_callers(failure, &place),
             };
-            if is_last && matches!(failure.class, Class::Throttled | Class::NotInTime { .. }) {
+            if waits && is_limit(&failure) {
                 // The call has waited there as long as it could.
-                self.left(&place, &mut request, &failure);
+                self.left(&place, &mut request, (&failure, begun));
                 return Err(not_in_time(failure, last));
             }
             // A place that learns from the failure is asked for numbers next.
@@ -87,9 +75,39 @@ impl Several {
                 if !moves_on(&failure) {
                     return Err(failure);
                 }
-                self.left(&place, &mut request, &failure);
+                self.left(&place, &mut request, (&failure, begun));
             }
             last = Some(worse(last, failure));
+        }
+    }
+
+    /// Returns the next step of a call, after its wait in the lines if there is one. `last` is its last failure.
+    async fn next_in_turn(
+        &self,
+        request: &mut RoutedCall<'_>,
+        permit: &mut CallPermit,
+        last: &mut Option<Failure>,
+    ) -> Result<Next, Failure> {
+        loop {
+            match self.next(request, permit) {
+                // A target that failed a moment ago may be free sooner.
+                Next::Queue(_) if request.reopen() => {}
+                Next::Nowhere if last.as_ref().is_some_and(is_limit) && request.reopen() => {}
+                Next::Queue(lines) => match self.queue(request, &lines, permit).await {
+                    Ok(next) => return Ok(next),
+                    Err(late) => {
+                        let late = not_in_time(late, last.take());
+                        let choice = Choice::new(&self.places, request, permit.claim());
+                        if !choice.is_some_and(|choice| choice.has_other(&lines)) {
+                            return Err(late);
+                        }
+                        // The others have failed a moment ago.
+                        request.give_up(&lines);
+                        *last = Some(late);
+                    }
+                },
+                next => return Ok(next),
+            }
         }
     }
 
@@ -131,7 +149,7 @@ impl Several {
     async fn call(
         &self,
         place: &Arc<TargetPlace>,
-        (request, turn, is_last): (&RoutedCall<'_>, Option<PaceTurn>, bool),
+        (request, turn, waits): (&RoutedCall<'_>, Option<PaceTurn>, bool),
         permit: &mut CallPermit,
     ) -> Result<Answered, Failure> {
         let reference = request.gate.as_ref().and_then(|gate| gate.reference());
@@ -141,9 +159,9 @@ impl Several {
         let is_rewritten = there.space.model != request.properties.space.model || numbers.is_some();
         let there = LaneProperties { encoding: numbers.unwrap_or(there.encoding), ..there };
         let body = if is_rewritten { (request.call.written)(&there.space, numbers) } else { request.call.body.clone() };
-        let attempts = if is_last { request.call.attempts } else { 1 };
+        let attempts = if request.is_last(&self.places, place) { request.call.attempts } else { 1 };
         let encoding = numbers.unwrap_or(request.call.encoding);
-        let call = Call { body, encoding, attempts, waits: is_last, ..*request.call };
+        let call = Call { body, encoding, attempts, waits, ..*request.call };
         let _under_way = place.enter();
         permit.set_turn(turn);
         let mut answered = place.executor.execute(&there, &call, permit).await?;
@@ -159,11 +177,11 @@ impl Several {
     }
 
     /// Notes that a call leaves a place.
-    fn left(&self, place: &Arc<TargetPlace>, request: &mut RoutedCall<'_>, failure: &Failure) {
-        request.leave(place, failure.class == Class::Throttled && failure.may_be_retried());
+    fn left(&self, place: &Arc<TargetPlace>, request: &mut RoutedCall<'_>, (failure, begun): (&Failure, Instant)) {
+        request.leave(place, failure);
         self.metrics.targets.left(place.index);
         if let Some(gate) = &request.gate {
-            gate.hold(place.index, failure.retry_after(), failure.class == Class::Throttled);
+            gate.hold(place.index, begun, (failure.retry_after(), failure.class == Class::Throttled));
         }
         if failure.class == Class::Refused && self.throttled.admits(REFUSES) {
             let (target, model) = (&*place.target.name, request.properties.space.model_name());

@@ -45,10 +45,17 @@ pub(super) fn moves_on(failure: &Failure) -> bool {
 pub(super) fn worse(last: Option<Failure>, failure: Failure) -> Failure {
     match last {
         Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
+        // The target that admits calls sooner says how long the caller has to wait.
+        Some(last) if is_limit(&last) && is_limit(&failure) && last.retry_after() < failure.retry_after() => last,
         // Without its reply, an answer that cannot be read says nothing.
         Some(last) if matches!(failure.class, Class::InvalidAnswer(..)) && failure.reply.is_none() => last,
         _ => failure,
     }
+}
+
+/// Returns true if a place limits the rate.
+pub(super) const fn is_limit(failure: &Failure) -> bool {
+    matches!(failure.class, Class::Throttled | Class::NotInTime { .. })
 }
 
 /// Returns the failure of a call that no place serves.
