@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Group, other_weights, status};
-use crate::harness::{Behaviour, eventually};
+use crate::harness::{Behaviour, Stub, eventually};
 
 const IN_FLIGHT: &str = "vecho_upstream_in_flight";
 
@@ -99,7 +99,7 @@ async fn a_comparison_that_takes_long_delays_no_other_call() {
         }
         assert_eq!(group.stubs[1].held_now(), 1, "it still compares");
         group.stubs[1].always(Behaviour::Normal);
-        group.stubs.iter().for_each(|stub| stub.release_all());
+        group.stubs.iter().for_each(Stub::release_all);
     };
     let (first, second, ()) = tokio::join!(first, second, others);
     assert_eq!((first.0, second.0), (200, 200));
