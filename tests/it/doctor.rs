@@ -1,5 +1,7 @@
 //! `vecho doctor`: one line for each check, with the remedy of each fault, and the exit status.
 
+mod targets;
+
 use std::net::{SocketAddr, TcpListener};
 use std::process::Output;
 use std::time::{Duration, Instant, SystemTime};

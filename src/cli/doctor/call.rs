@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::check::CheckResult;
-use super::options::DoctorOptions;
 use super::upstream::{FailedStep, send};
 use crate::app::is_azure_root;
 use crate::cli::client::{read_whole, whole};
@@ -33,13 +32,13 @@ struct AnsweredCall<'a> {
     latency_ms: u128,
 }
 
-/// Makes the call.
-pub(super) async fn check(config: &Config, surrounding: &Surrounding, options: &DoctorOptions) -> CheckResult {
+/// Makes the call, for a model with this name there.
+pub(super) async fn check(config: &Config, surrounding: &Surrounding, model: &str) -> CheckResult {
     let UpstreamTarget::Http(base) = &config.upstream.target else {
         return CheckResult::ok(CHECK, "nothing to call: the built-in mock makes the vectors");
     };
     let within = CALL_TIMEOUT.min(config.upstream.call_timeout);
-    let called = timeout(within, call(config, base, surrounding, &options.model)).await.unwrap_or_else(|_| {
+    let called = timeout(within, call(config, base, surrounding, model)).await.unwrap_or_else(|_| {
         let message = format!("no answer within {} s", within.as_secs_f64());
         Err(FailedStep { message, remedy: "call the service directly to see whether it is slow".to_owned() })
     });

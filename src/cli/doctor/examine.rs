@@ -5,7 +5,7 @@ use tokio::runtime::Builder;
 
 use super::check::{CheckResult, CheckVerdict};
 use super::options::DoctorOptions;
-use super::{call, clock, configuration, disk, environment, limits, ports, redis_tier, tokens, upstream};
+use super::{clock, configuration, disk, environment, limits, places, ports, redis_tier, tokens};
 use crate::cli::output::{FAILED, FAULTY, Output, print};
 use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, ConfigSource};
@@ -43,24 +43,19 @@ pub(in crate::cli) fn doctor(
 
 /// Runs the checks of everything outside the configuration, all at once.
 async fn examine(config: &Config, surrounding: &Surrounding, options: &DoctorOptions) -> Vec<CheckResult> {
-    let calling = async {
-        let reached = upstream::check(config).await;
-        let called = if options.call { Some(call::check(config, surrounding, options).await) } else { None };
-        (reached, called)
-    };
     let local = async {
         let ports = ports::check(config).await;
         let version = ports.running.as_ref().map(|running| running.version.as_str());
         let disk = disk::check(config, version).await;
         (ports, disk)
     };
-    let ((reached, called), (ports, disk), redis) = tokio::join!(calling, local, redis_tier::check(config));
-    let mut results = environment::check(config, surrounding, &reached.addresses);
+    let called = places::check(config, surrounding, options);
+    let (called, (ports, disk), redis) = tokio::join!(called, local, redis_tier::check(config));
+    let mut results = environment::check(config, surrounding, &called.first.addresses);
     results.extend(ports.running.as_ref().and_then(tokens::check));
     results.extend(ports.results);
-    results.push(reached.result);
-    results.extend(called);
-    results.push(clock::check(reached.clock_ahead_s));
+    results.extend(called.results);
+    results.push(clock::check(called.first.clock_ahead_s));
     results.extend([disk, redis]);
     results.extend(limits::check(config));
     results

@@ -9,6 +9,7 @@ mod environment;
 mod examine;
 mod limits;
 mod options;
+mod places;
 mod ports;
 mod redis_tier;
 mod tokens;
