@@ -14,6 +14,10 @@ const LEAST_HOLD: Duration = Duration::from_millis(5);
 /// After this time one call is tried, whatever time the service has named: it may have recovered.
 const LONGEST_HOLD: Duration = Duration::from_mins(1);
 
+/// If the service names a longer time than that, a call is tried after this time, which doubles with each further
+/// refusal. Such a time is that of another limit than one per minute, or an error that only one call has met.
+const FIRST_TRIAL: Duration = Duration::from_secs(1);
+
 /// Longest time that a service may name.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
@@ -57,8 +61,8 @@ impl PaceHold {
         } else {
             asked.unwrap_or_else(|| self.guess()).max(LEAST_HOLD)
         };
-        let (until, promised) =
-            (now.checked_add(wait.min(LONGEST_HOLD)), asked.and_then(|asked| now.checked_add(asked)));
+        let wait = if wait > LONGEST_HOLD { self.doubled(FIRST_TRIAL).min(LONGEST_HOLD) } else { wait };
+        let (until, promised) = (now.checked_add(wait), asked.and_then(|asked| now.checked_add(asked)));
         if is_new {
             (self.until, self.promised) = (until, promised);
         } else if asked.is_some() {
@@ -92,6 +96,14 @@ impl PaceHold {
         self.promised.map(|promised| promised.saturating_duration_since(now)).filter(|wait| !wait.is_zero())
     }
 
+    /// Returns the named time if it is certain enough to refuse calls for it: a time of more than a minute is checked by
+    /// one trial first.
+    pub(super) fn certain(&self, now: Instant) -> Option<Duration> {
+        let named = self.promised.zip(self.set_at).map(|(promised, set_at)| promised.saturating_duration_since(set_at));
+        let is_checked = self.is_repeated() || named.is_none_or(|named| named <= LONGEST_HOLD);
+        self.promised(now).filter(|_| is_checked)
+    }
+
     /// Returns true if only one call is tried at a time: the service has refused the first call after a hold, or has
     /// named a later time.
     pub(super) fn is_probing(&self, now: Instant) -> bool {
@@ -116,8 +128,12 @@ impl PaceHold {
     }
 
     fn guess(&self) -> Duration {
-        let doublings = self.refusals.saturating_sub(1).min(8);
-        FIRST_HOLD.saturating_mul(1 << doublings).min(LONGEST_GUESS)
+        self.doubled(FIRST_HOLD).min(LONGEST_GUESS)
+    }
+
+    /// Returns a time, doubled for each refusal after the first.
+    fn doubled(&self, first: Duration) -> Duration {
+        first.saturating_mul(1 << self.refusals.saturating_sub(1).min(8))
     }
 }
 
@@ -168,10 +184,21 @@ mod tests {
     }
 
     #[test]
-    fn a_long_hold_is_tried_after_a_minute_and_keeps_its_promise() {
-        let (mut hold, now) = (PaceHold::default(), Instant::now());
-        hold.refused(now, Some(600 * SECOND), now);
-        assert_eq!((hold.wait(now), hold.promised(now)), (60 * SECOND, Some(600 * SECOND)));
+    fn a_long_hold_is_tried_before_and_keeps_its_promise() {
+        let (mut hold, begun) = (PaceHold::default(), Instant::now());
+        let (mut now, mut waits) = (begun, Vec::new());
+        for _ in 0..8 {
+            hold.refused(now, Some(begun + 600 * SECOND - now), now);
+            waits.push(hold.wait(now).as_secs());
+            assert_eq!(hold.promised(now), Some(begun + 600 * SECOND - now));
+            now += hold.wait(now);
+        }
+        assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
+        let mut hold = PaceHold::default();
+        hold.refused(begun, Some(600 * SECOND), begun);
+        assert_eq!(hold.certain(begun), None, "calls wait for the first trial");
+        hold.refused(begun + SECOND, Some(599 * SECOND), begun + SECOND);
+        assert_eq!(hold.certain(begun + SECOND), Some(599 * SECOND));
         assert!(!hold.is_hopeless(now + 120 * SECOND), "the service has said how long it takes");
     }
 

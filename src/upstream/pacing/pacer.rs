@@ -121,7 +121,7 @@ impl Pacer {
                 Ok(turn) => return Ok(turn),
                 Err(readiness) => readiness,
             };
-            let promised = self.state().hold.promised(now);
+            let promised = self.state().hold.certain(now);
             if now >= until || promised.is_some_and(|promised| now + promised > until) {
                 return Err(self.time_for(wish));
             }

@@ -189,3 +189,13 @@ fn refusal(headers: &[(&'static str, &str)]) -> Behaviour {
     let headers = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
     Behaviour::Status { code: 429, headers, body: r#"{"error":{"message":"slow down"}}"#.to_owned() }
 }
+
+#[tokio::test]
+async fn one_refusal_that_names_an_hour_does_not_stop_the_other_calls() {
+    let front = Front::with(&[("limits.request_timeout", "20s")]).await;
+    front.stub.next(Behaviour::RateLimit { retry_after_ms: 3_600_000 });
+    let requests: Vec<_> = (0..8).map(|number| front.post(text(&number.to_string())).send_meanwhile()).collect();
+    for request in requests {
+        assert_eq!(request.await.expect("the request does not panic").status, 200);
+    }
+}

@@ -164,7 +164,7 @@ async fn a_target_that_failed_a_moment_ago_is_asked_before_a_request_is_refused(
         group.stubs[0].down().await;
     }
     group.stubs[0].up().await;
-    group.stubs[0].next(Behaviour::RateLimit { retry_after_ms: 3_600_000 });
+    group.stubs[0].always(Behaviour::RateLimit { retry_after_ms: 3_600_000 });
     group.stubs[1].always(status(503, "{}"));
     assert_ne!(group.embed(&["fails at both"]).await.status, 200);
     group.stubs[1].always(Behaviour::Normal);
