@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
-use tokio::time::{Instant, advance, sleep};
+use tokio::time::{Instant, advance};
 
 use super::limits::SetLimits;
 use super::pacer::{PaceTurn, Pacer, TurnWish};
@@ -150,7 +150,7 @@ async fn bulk_calls_leave_a_tenth_of_a_limit_of_which_only_the_rest_is_reported(
     assert_eq!(waited, 10);
     accept(turn, &left("8"));
     let (tried, in_flight) = tokio::join!(turn_within(&pacer, TurnOrder::Bulk, HOUR), async {
-        sleep(6 * SECOND).await;
+        advance(6 * SECOND).await;
         pacer.try_turn(&interactive).expect("the tenth is for interactive calls")
     });
     let (turn, waited) = tried.expect("a call is tried");

@@ -27,10 +27,10 @@ pub(super) struct RoutedCall<'a> {
     pub(super) call: &'a Call<'a>,
     pub(super) gate: Option<Arc<ModelGate>>,
     /// Places that this call has tried.
-    pub(super) tried: Vec<usize>,
+    tried: Vec<usize>,
     /// The place of each refusal for its rate, and the time of the first one.
-    pub(super) limited: Vec<usize>,
-    pub(super) first_limited: Option<Instant>,
+    limited: Vec<usize>,
+    first_limited: Option<Instant>,
     /// Places that have failed otherwise, such as by an outage, and may be tried once more.
     failed: Vec<usize>,
     /// True if they have been.
@@ -85,7 +85,7 @@ impl<'a> RoutedCall<'a> {
     }
 
     /// Returns true if this place has refused the call for its rate.
-    pub(super) fn was_limited_at(&self, place: &TargetPlace) -> bool {
+    fn was_limited_at(&self, place: &TargetPlace) -> bool {
         self.limited.contains(&place.index)
     }
 
