@@ -60,9 +60,10 @@ impl Buckets {
         }
     }
 
-    /// Takes over what the service reports. It `is_exact` if no other call is in flight.
+    /// Takes over what the service reports, if it names the limit. It `is_exact` if no other call is in flight.
     pub(super) fn report(&mut self, resource: Resource, (report, is_exact): (&QuotaReport, bool), now: Instant) {
-        let (most, left) = (float(report.limit), float(report.left.min(report.limit)));
+        let Some(limit) = report.limit else { return };
+        let (most, left) = (float(limit), float(report.left.min(limit)));
         let per_second = match report.reset {
             // A limit of another time than a minute: what was used comes back until the reset.
             Some(reset) if reset > A_MINUTE && left < most => (most - left) / reset.as_secs_f64(),

@@ -1,15 +1,18 @@
-//! What is left of limits that the service does not name, as Azure reports it. Bulk calls leave a part of it to
-//! interactive ones.
+//! What is left of limits that do not refill steadily, as far as is known. Bulk calls leave a part of it to interactive
+//! ones.
 //!
-//! The largest report so far stands for the limit. It may be much smaller than that, so it never limits the rate; it
-//! only tells bulk calls when to yield. They go on when a report says so. Without calls there are no reports, so one
-//! bulk call is tried after a while.
+//! If the service does not name a limit, as Azure, the largest report so far stands for it. It may be much smaller than
+//! the limit, so it never limits the rate; it only tells bulk calls when to yield. They go on when a report says so.
+//! Without calls there are no reports, so one bulk call is tried after a while.
+//!
+//! If the service names a limit, a bucket counts it as one that refills steadily, so this counts only if the reports
+//! show that it does not: many services give all of a minute's limit at once.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::reported::Resource;
+use super::reported::{QuotaReport, Resource};
 
 /// If less than the reserve is left for this long, others use it or the limit has been lowered, and yielding does not
 /// help. A limit per minute would have been full by then.
@@ -19,7 +22,10 @@ const NEVER_FULL: Duration = Duration::from_secs(75);
 /// call may use up much of the reserve of a fixed minute.
 const TRIED_AFTER: Duration = Duration::from_secs(10);
 
-/// Reports of each resource without the limit itself.
+/// Share of a limit that would have refilled steadily before the reports are compared with it.
+const COMPARED: f64 = 0.02;
+
+/// Reports of each resource.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Remainders {
     known: [Option<Remainder>; 2],
@@ -32,16 +38,92 @@ pub(super) struct Remainders {
 /// What is left of one limit.
 #[derive(Clone, Copy, Debug)]
 struct Remainder {
-    /// Largest report.
+    /// The limit, if the service names it.
+    limit: Option<u64>,
+    /// The limit, or the largest report.
     most: f64,
-    /// Last report.
+    /// Last report, and its time.
     reported: f64,
+    at: Instant,
     /// What is left of it after the calls that were begun since.
     left: f64,
+    /// Time at which all of it is left, if the service has said so.
+    full_at: Option<Instant>,
     /// True if the last two reports differ. Some services report a value of some seconds ago.
     is_live: bool,
+    /// True if a bucket counts the limit, since the reports rise as a bucket does.
+    refills: bool,
+    /// What a bucket would have refilled lately, and what the reports say of it.
+    expected: f64,
+    risen: f64,
     /// Time of the first of the reports below the reserve.
     scarce_since: Option<Instant>,
+}
+
+impl Remainder {
+    fn new(report: &QuotaReport, now: Instant) -> Self {
+        let left = float(report.left);
+        Self {
+            limit: report.limit,
+            most: report.limit.map_or(left, float),
+            reported: left,
+            at: now,
+            left,
+            full_at: None,
+            is_live: false,
+            refills: report.limit.is_some(),
+            expected: 0.0,
+            risen: 0.0,
+            scarce_since: None,
+        }
+    }
+
+    /// Takes over a report. Calls in flight may use this much of it.
+    fn report(&mut self, report: &QuotaReport, ahead: f64, (reserve, now): (f64, Instant)) {
+        self.refresh(now);
+        let left = float(report.left);
+        self.compare(left - ahead, now);
+        self.is_live = left.to_bits() != self.reported.to_bits();
+        (self.reported, self.at, self.left, self.most) = (left, now, left - ahead, self.most.max(left));
+        self.full_at = report.reset.and_then(|reset| now.checked_add(reset));
+        if left >= reserve * self.most {
+            self.scarce_since = None;
+        } else if now.saturating_duration_since(*self.scarce_since.get_or_insert(now)) >= NEVER_FULL {
+            (self.most, self.scarce_since) = (left, None);
+        }
+    }
+
+    /// Compares what is left with what a bucket of the limit per minute would have refilled since the last report.
+    fn compare(&mut self, left: f64, now: Instant) {
+        let Some(limit) = self.limit else { return };
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        let room = (self.most - self.left).max(0.0);
+        self.expected += (float(limit) / 60.0 * passed).min(room);
+        self.risen += left - self.left;
+        if self.expected >= COMPARED * self.most {
+            self.refills = self.risen >= self.expected / 2.0;
+            (self.expected, self.risen) = (0.0, 0.0);
+        }
+    }
+
+    fn refresh(&mut self, now: Instant) {
+        if self.full_at.is_some_and(|full| full <= now) {
+            (self.left, self.full_at) = (self.most, None);
+        }
+    }
+
+    /// Takes an amount, or gives a negative one back.
+    fn take(&mut self, amount: f64, now: Instant) {
+        self.refresh(now);
+        self.left -= amount;
+    }
+
+    /// Returns true if a call that uses this much leaves the reserve untouched.
+    fn admits(&self, amount: f64, reserve: f64) -> bool {
+        // A call that is larger than all of the limit goes when the limit is unused.
+        let amount = amount.min((1.0 - 2.0 * reserve) * self.most);
+        self.refills || !self.is_live || self.left - amount >= reserve * self.most
+    }
 }
 
 impl Remainders {
@@ -50,40 +132,26 @@ impl Remainders {
     pub(super) fn report(
         &mut self,
         resource: Resource,
-        (left, tokens, others): (u64, usize, usize),
+        (report, tokens, others): (&QuotaReport, usize, usize),
         (reserve, now): (f64, Instant),
     ) {
         let ahead = match resource {
             Resource::Requests => others,
             Resource::Tokens => self.in_flight.saturating_sub(tokens),
         };
-        let (left, ahead) = (float(left), float(ahead as u64));
         self.used = Some(now);
-        let first = Remainder { most: left, reported: left, left, is_live: false, scarce_since: None };
-        let known = self.known[resource as usize].get_or_insert(first);
-        known.is_live = left.to_bits() != known.reported.to_bits();
-        (known.reported, known.left, known.most) = (left, left - ahead, known.most.max(left));
-        if left >= reserve * known.most {
-            known.scarce_since = None;
-        } else if now.saturating_duration_since(*known.scarce_since.get_or_insert(now)) >= NEVER_FULL {
-            (known.most, known.scarce_since) = (left, None);
-        }
-    }
-
-    /// Forgets a resource, because the service names its limit.
-    pub(super) const fn forget(&mut self, resource: Resource) {
-        self.known[resource as usize] = None;
+        let place = &mut self.known[resource as usize];
+        // What is known of another limit says nothing of this one.
+        let known = place.take().filter(|known| known.limit == report.limit);
+        let known = place.insert(known.unwrap_or_else(|| Remainder::new(report, now)));
+        known.report(report, float(ahead as u64), (reserve, now));
     }
 
     /// Counts a call with this many tokens.
     pub(super) fn take(&mut self, tokens: usize, now: Instant) {
         self.used = Some(now);
         self.in_flight += tokens;
-        for resource in Resource::ALL {
-            if let Some(known) = &mut self.known[resource as usize] {
-                known.left -= float(resource.amount(tokens) as u64);
-            }
-        }
+        self.each(|known, resource| known.take(float(resource.amount(tokens) as u64), now));
     }
 
     /// Corrects the tokens of a counted call.
@@ -102,34 +170,30 @@ impl Remainders {
 
     /// Gives back a call with this many tokens that was not made.
     pub(super) fn give_back(&mut self, tokens: usize) {
-        for resource in Resource::ALL {
-            if let Some(known) = &mut self.known[resource as usize] {
-                known.left += float(resource.amount(tokens) as u64);
-            }
-        }
+        self.each(|known, resource| known.left += float(resource.amount(tokens) as u64));
     }
 
     /// Returns the time until a call with this many tokens may be made, if no report comes before.
-    pub(super) fn wait(&self, tokens: usize, reserve: f64, now: Instant) -> Duration {
-        match self.used {
-            Some(used) if !self.admits(tokens, reserve) => {
-                TRIED_AFTER.saturating_sub(now.saturating_duration_since(used))
+    pub(super) fn wait(&mut self, tokens: usize, reserve: f64, now: Instant) -> Duration {
+        let Some(used) = self.used else { return Duration::ZERO };
+        let most = TRIED_AFTER.saturating_sub(now.saturating_duration_since(used));
+        let mut longest = Duration::ZERO;
+        self.each(|known, resource| {
+            known.refresh(now);
+            if !known.admits(float(resource.amount(tokens) as u64), reserve) {
+                let full = known.full_at.map_or(Duration::MAX, |full| full.saturating_duration_since(now));
+                longest = longest.max(full.min(most));
             }
-            _ => Duration::ZERO,
-        }
+        });
+        longest
     }
 
-    /// Returns true if a call with this many tokens leaves the reserve untouched.
-    fn admits(&self, tokens: usize, reserve: f64) -> bool {
-        Resource::ALL.into_iter().all(|resource| {
-            let amount = float(resource.amount(tokens) as u64);
-            let known = self.known[resource as usize];
-            // A call that is larger than all of the limit goes when the limit is unused.
-            known.is_none_or(|known| {
-                let amount = amount.min((1.0 - 2.0 * reserve) * known.most);
-                !known.is_live || known.left - amount >= reserve * known.most
-            })
-        })
+    fn each(&mut self, mut act: impl FnMut(&mut Remainder, Resource)) {
+        for resource in Resource::ALL {
+            if let Some(known) = &mut self.known[resource as usize] {
+                act(known, resource);
+            }
+        }
     }
 }
 
@@ -144,13 +208,25 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn admits_after(reports: &[(u64, u64)]) -> bool {
+    const fn rest(left: u64) -> QuotaReport {
+        QuotaReport { limit: None, left, reset: None }
+    }
+
+    /// Reports what is left of the calls after some seconds. The other calls are none.
+    fn reported(reports: &[(u64, QuotaReport)]) -> (Remainders, Instant) {
         let (mut remainders, begun) = (Remainders::default(), Instant::now());
-        for (second, left) in reports {
-            let now = begun + SECOND * u32::try_from(*second).expect("it is small");
-            remainders.report(Resource::Requests, (*left, 0, 0), (0.1, now));
+        let mut now = begun;
+        for (second, report) in reports {
+            now = begun + SECOND * u32::try_from(*second).expect("it is small");
+            remainders.report(Resource::Requests, (report, 0, 0), (0.1, now));
         }
-        remainders.admits(10, 0.1)
+        (remainders, now)
+    }
+
+    fn admits_after(reports: &[(u64, u64)]) -> bool {
+        let reports: Vec<_> = reports.iter().map(|(second, left)| (*second, rest(*left))).collect();
+        let (mut remainders, now) = reported(&reports);
+        remainders.wait(10, 0.1, now).is_zero()
     }
 
     #[test]
@@ -164,11 +240,11 @@ mod tests {
     fn a_call_that_is_larger_than_the_limit_goes_when_the_limit_is_unused() {
         let (mut remainders, now) = (Remainders::default(), Instant::now());
         for left in [100, 89] {
-            remainders.report(Resource::Tokens, (left, 0, 0), (0.1, now));
+            remainders.report(Resource::Tokens, (&rest(left), 0, 0), (0.1, now));
         }
-        assert!(!remainders.admits(500, 0.1));
-        remainders.report(Resource::Tokens, (90, 0, 0), (0.1, now));
-        assert!(remainders.admits(500, 0.1));
+        assert!(!remainders.wait(500, 0.1, now).is_zero());
+        remainders.report(Resource::Tokens, (&rest(90), 0, 0), (0.1, now));
+        assert!(remainders.wait(500, 0.1, now).is_zero());
     }
 
     #[test]
@@ -188,15 +264,32 @@ mod tests {
     #[test]
     fn calls_in_flight_and_begun_calls_count() {
         let (mut remainders, now) = (Remainders::default(), Instant::now());
-        remainders.report(Resource::Tokens, (1_000, 0, 0), (0.1, now));
+        let mut admits = |remainders: &mut Remainders, tokens| remainders.wait(tokens, 0.1, now).is_zero();
+        remainders.report(Resource::Tokens, (&rest(1_000), 0, 0), (0.1, now));
         remainders.take(50, now);
         remainders.take(300, now);
-        remainders.report(Resource::Tokens, (900, 50, 1), (0.1, now));
-        assert!(remainders.admits(500, 0.1) && !remainders.admits(501, 0.1));
+        remainders.report(Resource::Tokens, (&rest(900), 50, 1), (0.1, now));
+        assert!(admits(&mut remainders, 500) && !admits(&mut remainders, 501));
         remainders.take(100, now);
-        assert!(remainders.admits(400, 0.1) && !remainders.admits(401, 0.1));
+        assert!(admits(&mut remainders, 400) && !admits(&mut remainders, 401));
         assert_eq!(remainders.wait(401, 0.1, now + 3 * SECOND), 7 * SECOND, "then one call is tried");
-        remainders.forget(Resource::Tokens);
-        assert!(remainders.admits(1_000_000, 0.1));
+    }
+
+    #[test]
+    fn a_named_limit_counts_if_it_does_not_refill_steadily() {
+        let named = |left, reset| QuotaReport { limit: Some(600), left, reset: Some(SECOND * reset) };
+        let wait = |reports: &[(u64, QuotaReport)], later: u32| {
+            let (mut remainders, now) = reported(reports);
+            remainders.wait(10, 0.1, now + SECOND * later)
+        };
+        let bucket = [(0, named(600, 0)), (1, named(50, 55)), (3, named(70, 53)), (5, named(59, 54))];
+        assert_eq!(wait(&bucket[..3], 0), Duration::ZERO, "it rises by ten a second");
+        let minute = [(0, named(600, 60)), (1, named(60, 59)), (3, named(59, 57))];
+        assert_eq!(wait(&minute, 0), 10 * SECOND, "it does not rise");
+        let end = [&minute[..], &[(55, named(58, 5))]].concat();
+        assert_eq!(wait(&end, 0), 5 * SECOND, "it is full again after that");
+        assert_eq!(wait(&end, 5), Duration::ZERO);
+        let raised = [&minute[..], &[(4, QuotaReport { limit: Some(6_000), ..named(50, 50) })]].concat();
+        assert_eq!(wait(&raised, 0), Duration::ZERO, "another limit is learned anew");
     }
 }

@@ -30,8 +30,8 @@ impl Resource {
 /// State of one limit, as the service reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct QuotaReport {
-    /// Maximum per minute, or per longer time.
-    pub(super) limit: u64,
+    /// Maximum per minute, or per longer time, if the service names it.
+    pub(super) limit: Option<u64>,
     /// Amount that is left.
     pub(super) left: u64,
     /// Time until all of it is left again.
@@ -41,23 +41,17 @@ pub(super) struct QuotaReport {
 /// Longest time until a reset. A longer one is no time, such as seconds of the Unix epoch.
 const LONGEST_RESET: Duration = Duration::from_hours(24);
 
-/// Reads the state of a limit. Without the limit itself, the rest says too little.
+/// Reads the state of a limit.
 pub(super) fn read(headers: &HeaderMap, resource: Resource) -> Option<QuotaReport> {
     let [limit, left, reset] = names(resource);
-    // Some gateways report a limit of zero or less for "none".
-    let limit = text(headers, limit)?.trim().parse().ok().filter(|limit| *limit > 0)?;
+    let limit = match headers.get(limit) {
+        // Some gateways report a limit of zero or less for "none".
+        Some(limit) => Some(limit.to_str().ok()?.trim().parse().ok().filter(|limit| *limit > 0)?),
+        None => None,
+    };
     let left = text(headers, left)?.trim().parse().ok()?;
     let reset = text(headers, reset).and_then(duration).filter(|reset| *reset <= LONGEST_RESET);
     Some(QuotaReport { limit, left, reset })
-}
-
-/// Reads what is left of a limit that is not named, as in answers of Azure.
-pub(super) fn read_left(headers: &HeaderMap, resource: Resource) -> Option<u64> {
-    let [limit, left, _] = names(resource);
-    if headers.contains_key(limit) {
-        return None;
-    }
-    text(headers, left)?.trim().parse().ok()
 }
 
 const fn names(resource: Resource) -> [&'static str; 3] {
@@ -144,9 +138,9 @@ mod tests {
             ("x-ratelimit-limit-tokens", "1000000"),
             ("x-ratelimit-remaining-tokens", "999990"),
         ]);
-        let requests = QuotaReport { limit: 3_000, left: 2_999, reset: Some(Duration::from_millis(20)) };
+        let requests = QuotaReport { limit: Some(3_000), left: 2_999, reset: Some(Duration::from_millis(20)) };
         assert_eq!(read(&headers, Resource::Requests), Some(requests));
-        let tokens = QuotaReport { limit: 1_000_000, left: 999_990, reset: None };
+        let tokens = QuotaReport { limit: Some(1_000_000), left: 999_990, reset: None };
         assert_eq!(read(&headers, Resource::Tokens), Some(tokens));
         let epoch = self::headers(&[
             ("x-ratelimit-limit-requests", "5"),
@@ -159,10 +153,11 @@ mod tests {
     #[test]
     fn incomplete_or_odd_limits_say_nothing() {
         for pairs in [
-            &[("x-ratelimit-remaining-requests", "5")][..],
+            &[][..],
             &[("x-ratelimit-limit-requests", "5")],
+            &[("x-ratelimit-remaining-requests", "-1")],
             &[("x-ratelimit-limit-requests", "0"), ("x-ratelimit-remaining-requests", "0")],
-            &[("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-remaining-requests", "-1")],
+            &[("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-remaining-requests", "5")],
             &[("x-ratelimit-limit-requests", "many"), ("x-ratelimit-remaining-requests", "5")],
         ] {
             assert_eq!(read(&headers(pairs), Resource::Requests), None, "{pairs:?}");
@@ -170,14 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_is_read_without_a_limit_only() {
-        for (pairs, left) in [
-            (&[("x-ratelimit-remaining-requests", "79")][..], Some(79)),
-            (&[("x-ratelimit-remaining-requests", "-1")], None),
-            (&[("x-ratelimit-limit-requests", "-1"), ("x-ratelimit-remaining-requests", "5")], None),
-            (&[], None),
-        ] {
-            assert_eq!(read_left(&headers(pairs), Resource::Requests), left, "{pairs:?}");
-        }
+    fn what_is_left_is_read_without_a_limit_as_azure_reports_it() {
+        let headers = headers(&[("x-ratelimit-remaining-requests", "79")]);
+        let report = QuotaReport { limit: None, left: 79, reset: None };
+        assert_eq!(read(&headers, Resource::Requests), Some(report));
     }
 }

@@ -355,9 +355,7 @@ impl PaceState {
         for resource in Resource::ALL {
             if let Some(report) = reported::read(headers, resource) {
                 self.reported.report(resource, (&report, others == 0), now);
-                self.remainders.forget(resource);
-            } else if let Some(left) = reported::read_left(headers, resource) {
-                self.remainders.report(resource, (left, tokens, others), (RESERVE, now));
+                self.remainders.report(resource, (&report, tokens, others), (RESERVE, now));
             }
         }
     }

@@ -66,18 +66,21 @@ async fn idle_and_beside_a_flood(counted: Counted, reported: Reported) -> (Durat
     (p99(&idle), p99(&beside), stub.quota_record().refused().len())
 }
 
+const BUCKET: Counted = Counted::Bucket { capacity: 1.0 };
+const MINUTE: Counted = Counted::Window { length: Duration::from_mins(1), passed: Duration::ZERO };
+
 #[tokio::test(flavor = "multi_thread")]
 async fn queries_beside_a_bulk_flood_take_at_most_one_call_longer() {
-    let counted = Counted::Bucket { capacity: 1.0 };
-    let (idle, beside, _) = idle_and_beside_a_flood(counted, Reported::OpenAi).await;
-    assert!(beside <= idle + CALL, "{beside:?} beside a flood, {idle:?} without");
+    for counted in [BUCKET, MINUTE] {
+        let (idle, beside, _) = idle_and_beside_a_flood(counted, Reported::OpenAi).await;
+        assert!(beside <= idle + CALL, "{beside:?} beside a flood, {idle:?} without: {counted:?}");
+    }
 }
 
 /// Where nothing is refused, nothing is held back, so a query waits for no other call.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bulk_flood_at_azure_leaves_queries_a_part_of_the_limit() {
-    let minute = Counted::Window { length: Duration::from_mins(1), passed: Duration::ZERO };
-    for counted in [Counted::Bucket { capacity: 1.0 }, minute] {
+    for counted in [BUCKET, MINUTE] {
         let (idle, beside, refused) = idle_and_beside_a_flood(counted, Reported::Azure).await;
         assert_eq!(refused, 0, "{beside:?} beside a flood, {idle:?} without: {counted:?}");
     }
