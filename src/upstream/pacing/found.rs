@@ -38,16 +38,24 @@ pub(super) struct FoundRate {
     refused_at: Option<f64>,
     refused: Instant,
     grown: Instant,
+    /// Tokens of the smallest call whose refusal has set the rate.
+    tokens: usize,
 }
 
 impl FoundRate {
-    /// Begins with the accepted calls per second.
-    pub(super) fn new(accepted: f64, now: Instant) -> Self {
-        Self { bucket: bucket(accepted.max(LEAST_PER_SECOND), now), refused_at: None, refused: now, grown: now }
+    /// Begins with the accepted calls per second, after the refusal of a call with this many tokens.
+    pub(super) fn new((accepted, tokens): (f64, usize), now: Instant) -> Self {
+        Self { bucket: bucket(accepted.max(LEAST_PER_SECOND), now), refused_at: None, refused: now, grown: now, tokens }
     }
 
-    /// Notes a refusal.
-    pub(super) fn refused(&mut self, accepted: f64, now: Instant) {
+    /// Returns the tokens of the smallest call whose refusal has set the rate.
+    pub(super) const fn tokens(&self) -> usize {
+        self.tokens
+    }
+
+    /// Notes the refusal of a call with this many tokens.
+    pub(super) fn refused(&mut self, (accepted, tokens): (f64, usize), now: Instant) {
+        self.tokens = self.tokens.min(tokens);
         let rate = self.bucket.per_second();
         let lower = (accepted * 0.97).clamp(rate * 0.5, rate * 0.9).max(LEAST_PER_SECOND);
         (self.refused_at, self.refused, self.grown) = (Some(rate), now, now);

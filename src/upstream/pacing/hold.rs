@@ -77,10 +77,19 @@ impl PaceHold {
         if is_after {
             *self = Self::default();
         } else {
-            // The service still accepts calls, so it limits their rate.
-            (self.since, self.longest) = (None, Duration::ZERO);
+            self.accepts_others();
         }
         is_after
+    }
+
+    /// Notes that the service still accepts calls, so it limits their rate.
+    pub(super) const fn accepts_others(&mut self) {
+        (self.since, self.longest) = (None, Duration::ZERO);
+    }
+
+    /// Returns true if calls are or were held back at this time.
+    pub(super) fn covers(&self, at: Instant) -> bool {
+        self.set_at.is_some_and(|set_at| at >= set_at) && !self.wait(at).is_zero()
     }
 
     /// Returns the time until a call may be made.

@@ -14,6 +14,7 @@ mod pacer;
 mod pacer_tests;
 mod pacers;
 mod refusal_share;
+mod refusals;
 mod remainder;
 mod replicas;
 mod reported;
@@ -21,6 +22,7 @@ mod share;
 mod sharing;
 #[cfg(test)]
 mod simulation;
+mod small_calls;
 mod state;
 mod turn_order;
 

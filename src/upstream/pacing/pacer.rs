@@ -8,6 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::limits::SetLimits;
+use super::refusals::Passes;
 use super::replicas::Replicas;
 use super::state::{PaceFigures, PaceState, Readiness};
 use super::turn_order::TurnOrder;
@@ -60,7 +61,8 @@ pub(in crate::upstream) struct TurnWish {
 #[derive(Debug)]
 pub(in crate::upstream) struct PaceTurn {
     pacer: Arc<Pacer>,
-    tokens: usize,
+    pub(super) tokens: usize,
+    passes: Passes,
     entered: Instant,
     sent: Option<Instant>,
 }
@@ -121,8 +123,8 @@ impl Pacer {
                 Ok(turn) => return Ok(turn),
                 Err(readiness) => readiness,
             };
-            let promised = self.state().hold.certain(now);
-            if now >= until || promised.is_some_and(|promised| now + promised > until) {
+            let named = self.state().refusals.named_wait((wish.order, wish.tokens), now);
+            if now >= until || named.is_some_and(|named| now + named > until) {
                 return Err(self.time_for(wish));
             }
             let mut wake = match readiness {
@@ -164,7 +166,8 @@ impl Pacer {
     /// itself. `first` is the time of its first refusal.
     pub(in crate::upstream) fn holds(&self, tokens: usize, (first, refusals): (Instant, u32)) -> bool {
         let (state, now) = (self.state(), Instant::now());
-        state.learns() && !state.is_the_cause(tokens, (first, refusals), now) && !state.hold.is_hopeless(now)
+        let learned = &state.refusals;
+        state.learns() && !learned.is_the_cause(tokens, (first, refusals), now) && !learned.hold.is_hopeless(now)
     }
 
     /// Returns the name of the model.
@@ -235,8 +238,8 @@ impl Pacer {
     ) -> Result<PaceTurn, Readiness> {
         match state.readiness(wish.order, wish.tokens, aged, now) {
             Readiness::Now => {
-                state.enter(wish.tokens, now);
-                Ok(PaceTurn { pacer: Arc::clone(self), tokens: wish.tokens, entered: now, sent: None })
+                let passes = state.enter(wish.order, wish.tokens, now);
+                Ok(PaceTurn { pacer: Arc::clone(self), tokens: wish.tokens, passes, entered: now, sent: None })
             }
             other => Err(other),
         }
@@ -284,7 +287,7 @@ impl PaceTurn {
         if let Some(tokens) = tokens.and_then(|tokens| usize::try_from(tokens).ok()) {
             self.correct(tokens, now);
         }
-        let sent = (self.sent.unwrap_or(now), self.tokens);
+        let sent = (self.sent.unwrap_or(now), self.tokens, self.passes);
         if self.pacer.state().accepted(sent, headers, now) {
             self.pacer.changed.notify_waiters();
         }
@@ -308,7 +311,7 @@ impl Drop for PaceTurn {
     fn drop(&mut self) {
         let mut state = self.pacer.state();
         if self.sent.is_none() {
-            state.give_back(self.tokens, Instant::now());
+            state.give_back(self.tokens, self.passes, Instant::now());
         }
         let others_wait = state.leave(self.entered, self.tokens);
         drop(state);

@@ -46,7 +46,7 @@ fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
 
 /// Makes the call of a turn, which the service accepts with these headers.
 fn accept(mut turn: PaceTurn, pairs: &[(&'static str, &str)]) {
-    turn.begin(TOKENS);
+    turn.begin(turn.tokens);
     turn.ended(Ok((&headers(pairs), None)), false);
 }
 
@@ -54,7 +54,7 @@ fn accept(mut turn: PaceTurn, pairs: &[(&'static str, &str)]) {
 fn refuse(mut turn: PaceTurn, pairs: &[(&'static str, &str)]) {
     let body = Bytes::from_static(br#"{"error":{"message":"slow down"}}"#);
     let reply = UpstreamReply { status: StatusCode::TOO_MANY_REQUESTS, headers: headers(pairs), body };
-    turn.begin(TOKENS);
+    turn.begin(turn.tokens);
     turn.ended(Err(&Failure::of_reply(reply)), false);
 }
 
@@ -158,4 +158,75 @@ async fn bulk_calls_leave_a_tenth_of_a_limit_of_which_only_the_rest_is_reported(
     accept(in_flight, &left("7"));
     accept(turn, &left("100"));
     assert!(pacer.try_turn(&bulk).is_some(), "the limit is full again");
+}
+
+/// Returns the wish of an interactive call of another size.
+fn sized(tokens: usize) -> TurnWish {
+    TurnWish { tokens, ..wish(TurnOrder::Interactive) }
+}
+
+const A_MINUTE: &[(&str, &str)] = &[("retry-after", "60")];
+
+#[tokio::test(start_paused = true)]
+async fn small_interactive_calls_do_not_wait_for_the_hold_after_a_large_one() {
+    let pacer = pacer();
+    let [bulk, small] = [wish(TurnOrder::Bulk), sized(TOKENS / 4)];
+    refuse(pacer.try_turn(&bulk).expect("nothing is known yet"), A_MINUTE);
+    assert!(pacer.try_turn(&sized(TOKENS / 4 + 1)).is_none(), "it is not much smaller");
+    let other_bulk = TurnWish { order: TurnOrder::Bulk, ..small };
+    assert!(pacer.try_turn(&other_bulk).is_none());
+    let first = pacer.try_turn(&small).expect("it is tried");
+    assert!(pacer.try_turn(&small).is_none(), "one is tried alone");
+    accept(first, NOTHING);
+    let turns: Vec<PaceTurn> = (0..20).filter_map(|_| pacer.try_turn(&small)).collect();
+    assert_eq!(turns.len(), 20, "small calls are accepted");
+    for turn in turns {
+        accept(turn, NOTHING);
+    }
+    let (_, waited) = turn_within(&pacer, TurnOrder::Bulk, HOUR).await.expect("a turn");
+    assert_eq!(waited, 60, "accepted small calls do not end the hold");
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_calls_wait_if_one_of_them_is_refused_as_well() {
+    let pacer = pacer();
+    let small = sized(TOKENS / 4);
+    refuse(pacer.try_turn(&wish(TurnOrder::Bulk)).expect("nothing is known yet"), A_MINUTE);
+    refuse(pacer.try_turn(&small).expect("it is tried"), A_MINUTE);
+    assert!(pacer.try_turn(&small).is_none());
+    assert_eq!(pacer.turn(&small, Instant::now() + 30 * SECOND).await.err(), Some(60 * SECOND));
+    advance(59 * SECOND).await;
+    // A newer refusal of a large call does not make it small again.
+    assert!(pacer.try_turn(&small).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_rate_that_was_found_with_large_calls_does_not_limit_small_ones() {
+    let pacer = pacer();
+    let rate_is_found = async |wish: &TurnWish| {
+        for _ in 0..8 {
+            let turn = pacer.turn(wish, Instant::now() + HOUR).await.expect("a turn");
+            refuse(turn, NOTHING);
+            let turn = pacer.turn(wish, Instant::now() + HOUR).await.expect("a turn");
+            accept(turn, NOTHING);
+        }
+        assert!(pacer.figures().found_per_minute.is_some());
+        // The refusals themselves are forgotten by then.
+        advance(100 * SECOND).await;
+    };
+    let at_once = |wish: &TurnWish| {
+        let turns: Vec<PaceTurn> = (0..100).map_while(|_| pacer.try_turn(wish)).collect();
+        let count = turns.len();
+        for turn in turns {
+            accept(turn, NOTHING);
+        }
+        count
+    };
+    rate_is_found(&wish(TurnOrder::Bulk)).await;
+    let large = at_once(&sized(TOKENS));
+    assert!(large < 10, "{large} calls at once");
+    assert_eq!(at_once(&sized(TOKENS / 4)), 100);
+    rate_is_found(&sized(TOKENS / 4)).await;
+    let small = at_once(&sized(TOKENS / 4));
+    assert!(small < 10, "{small} calls at once");
 }

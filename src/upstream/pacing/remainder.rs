@@ -264,7 +264,7 @@ mod tests {
     #[test]
     fn calls_in_flight_and_begun_calls_count() {
         let (mut remainders, now) = (Remainders::default(), Instant::now());
-        let mut admits = |remainders: &mut Remainders, tokens| remainders.wait(tokens, 0.1, now).is_zero();
+        let admits = |remainders: &mut Remainders, tokens| remainders.wait(tokens, 0.1, now).is_zero();
         remainders.report(Resource::Tokens, (&rest(1_000), 0, 0), (0.1, now));
         remainders.take(50, now);
         remainders.take(300, now);

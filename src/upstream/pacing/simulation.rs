@@ -98,7 +98,7 @@ impl Replica {
     fn make_calls(&mut self, now: Instant) {
         while self.waiting > 0 && self.state.wait(TurnOrder::Bulk, 0, true, now).is_zero() {
             self.state.unqueue(TurnOrder::Bulk);
-            self.state.enter(0, now);
+            self.state.enter(TurnOrder::Interactive, 0, now);
             self.state.leave(now, 0);
             (self.waiting, self.made) = (self.waiting - 1, self.made + 1);
         }

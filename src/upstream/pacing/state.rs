@@ -5,12 +5,9 @@ use std::time::Duration;
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::accepted::AcceptedCalls;
 use super::demand::Demand;
-use super::found::FoundRate;
-use super::hold::PaceHold;
 use super::limits::{Buckets, LimitFigures, SetLimits};
-use super::refusal_share::RefusalShare;
+use super::refusals::{Passes, Refusals};
 use super::remainder::Remainders;
 use super::replicas::Replicas;
 use super::reported::{self, Resource};
@@ -19,21 +16,8 @@ use super::turn_order::TurnOrder;
 /// Part of each limit that bulk calls leave to interactive ones, also of those whose size is not known.
 const RESERVE: f64 = 0.1;
 
-/// Time for which a call is tried alone, at most.
-const PROBED_ALONE: Duration = Duration::from_secs(5);
-
 /// Time after which one call is tried although the reported limits do not admit it.
 const TRIED_EVERY: Duration = Duration::from_mins(1);
-
-/// Time and refusals after which a call is taken for their cause, while others are accepted; fewer refusals if it is
-/// larger than any of these.
-const A_MINUTE_AND_MORE: Duration = Duration::from_secs(75);
-const REFUSALS: u32 = 16;
-const LARGE_REFUSALS: u32 = 3;
-
-/// Number and share of refused calls from which on a rate is found out, and from which on it is lowered.
-const BEGUN: (f64, f64) = (4.0, 0.25);
-const LOWERED: (f64, f64) = (2.0, 0.1);
 
 /// State of one pacer.
 #[derive(Debug)]
@@ -41,19 +25,11 @@ pub(super) struct PaceState {
     configured: Buckets,
     reported: Buckets,
     remainders: Remainders,
-    found: Option<FoundRate>,
-    pub(super) hold: PaceHold,
-    accepted: AcceptedCalls,
-    share: RefusalShare,
+    pub(super) refusals: Refusals,
     concurrent: Option<usize>,
     in_flight: usize,
     /// Time at which the newest call entered.
     entered: Option<Instant>,
-    /// The call that is tried alone, by the time at which it entered.
-    probe: Option<Instant>,
-    /// Time of the last accepted call, and the tokens of the largest one.
-    last_accepted: Option<Instant>,
-    largest_accepted: usize,
     /// Number of waiting calls of each order.
     waiting: [usize; TurnOrder::COUNT],
     /// False if only the configured limits count.
@@ -108,16 +84,10 @@ impl PaceState {
             configured: Buckets::configured(limits, now),
             reported: Buckets::default(),
             remainders: Remainders::default(),
-            found: None,
-            hold: PaceHold::default(),
-            accepted: AcceptedCalls::new(now),
-            share: RefusalShare::new(now),
+            refusals: Refusals::new(now),
             concurrent: limits.concurrent,
             in_flight: 0,
             entered: None,
-            probe: None,
-            last_accepted: None,
-            largest_accepted: 0,
             waiting: [0; TurnOrder::COUNT],
             learns,
             limits: *limits,
@@ -154,7 +124,7 @@ impl PaceState {
         if yields || is_full {
             return Readiness::AfterOthers;
         }
-        let wait = self.wait(order, tokens, aged, now).max(self.probed_for(now));
+        let wait = self.wait(order, tokens, aged, now).max(self.refusals.tried_for((order, tokens), now));
         if wait.is_zero() { Readiness::Now } else { Readiness::Later(wait) }
     }
 
@@ -162,20 +132,9 @@ impl PaceState {
     pub(super) fn wait(&mut self, order: TurnOrder, tokens: usize, aged: bool, now: Instant) -> Duration {
         let reserve = if order.is_bulk() && !aged { RESERVE } else { 0.0 };
         let limits = self.configured.wait(tokens, reserve, now).max(self.reported_wait(tokens, reserve, now));
-        if self.found.is_some_and(|found| found.is_outdated(now)) {
-            self.found = None;
-        }
-        let found = self.found.as_mut().map_or(Duration::ZERO, |found| found.wait(reserve, now));
         // A limit that is full again at a fixed time gives nothing back before, so aged calls leave its reserve as well.
         let left = if order.is_bulk() { self.remainders.wait(tokens, RESERVE, now) } else { Duration::ZERO };
-        limits.max(found).max(left).max(self.hold.wait(now))
-    }
-
-    /// Returns the time until another call may be tried beside the one that is tried alone.
-    fn probed_for(&self, now: Instant) -> Duration {
-        let probe = self.probe.filter(|_| self.hold.is_probing(now));
-        // A probe that takes long must not stop all other calls.
-        probe.map_or(Duration::ZERO, |at| PROBED_ALONE.saturating_sub(now.saturating_duration_since(at)))
+        limits.max(left).max(self.refusals.wait((order, tokens), reserve, now))
     }
 
     /// Returns the time until the reported limits admit a call. One call a minute is tried in any case, because only an
@@ -189,17 +148,6 @@ impl PaceState {
         wait.min(TRIED_EVERY.saturating_sub(since))
     }
 
-    /// Returns true if a call with this many tokens is probably refused for itself: the service has accepted others since
-    /// its first refusal. `refusals` is the number of its refusals.
-    pub(super) fn is_the_cause(&self, tokens: usize, (first, refusals): (Instant, u32), now: Instant) -> bool {
-        // A limit per minute would have admitted it by now.
-        if now.saturating_duration_since(first) < A_MINUTE_AND_MORE {
-            return false;
-        }
-        let most = if tokens > self.largest_accepted { LARGE_REFUSALS } else { REFUSALS };
-        refusals >= most && self.last_accepted.is_some_and(|at| at > first)
-    }
-
     /// Returns the time until a call that waits now has probably been made.
     pub(super) fn time_for(&mut self, order: TurnOrder, tokens: usize, now: Instant) -> Duration {
         let ahead: usize = self.waiting[..=order.index()].iter().sum();
@@ -209,11 +157,7 @@ impl PaceState {
     /// Returns the time until calls with this many tokens each have probably been made.
     pub(super) fn time_for_calls(&mut self, calls: usize, tokens: usize, now: Instant) -> Duration {
         let limits = self.configured.time_for(calls, tokens, now).max(self.reported.time_for(calls, tokens, now));
-        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
-        let found = self.found.map_or(Duration::ZERO, |found| {
-            Duration::try_from_secs_f64(f64::from(calls) / found.per_second()).unwrap_or(Duration::MAX)
-        });
-        limits.max(found).max(self.hold.promised(now).unwrap_or_else(|| self.hold.wait(now)))
+        limits.max(self.refusals.time_for(calls, now))
     }
 
     /// Returns the number of the next exchange with other replicas, and the part of the limits that this one would use.
@@ -228,26 +172,21 @@ impl PaceState {
     }
 
     /// Counts a call that is made.
-    pub(super) fn enter(&mut self, tokens: usize, now: Instant) {
+    pub(super) fn enter(&mut self, order: TurnOrder, tokens: usize, now: Instant) -> Passes {
         self.in_flight += 1;
         self.entered = Some(now);
-        if self.hold.is_probing(now) {
-            self.probe = Some(now);
-        }
         self.demand.begin(tokens, now);
         self.configured.take(tokens, now);
         self.reported.take(tokens, now);
         self.remainders.take(tokens, now);
-        if let Some(found) = &mut self.found {
-            found.take(1.0, now);
-        }
+        self.refusals.enter((order, tokens), now)
     }
 
     /// Ends the count of a call in flight that entered at this time. Returns true if others wait.
     pub(super) fn leave(&mut self, entered: Instant, tokens: usize) -> bool {
         self.in_flight -= 1;
         self.remainders.ended(tokens);
-        self.probe = self.probe.filter(|probe| *probe != entered);
+        self.refusals.leave(entered);
         self.has_waiting()
     }
 
@@ -257,14 +196,12 @@ impl PaceState {
     }
 
     /// Gives a call back that was counted and not made.
-    pub(super) fn give_back(&mut self, tokens: usize, now: Instant) {
+    pub(super) fn give_back(&mut self, tokens: usize, passes: Passes, now: Instant) {
         self.demand.give_back(tokens);
         self.configured.give_back(tokens, now);
         self.reported.give_back(tokens, now);
         self.remainders.give_back(tokens);
-        if let Some(found) = &mut self.found {
-            found.take(-1.0, now);
-        }
+        self.refusals.give_back(passes, now);
     }
 
     /// Corrects the tokens of a counted call.
@@ -275,14 +212,16 @@ impl PaceState {
     }
 
     /// Learns from an answer to a call with this many tokens that was sent at `sent`. Returns true if waiting calls may go now.
-    pub(super) fn accepted(&mut self, (sent, tokens): (Instant, usize), headers: &HeaderMap, now: Instant) -> bool {
-        self.accepted.add(now);
-        self.share.accepted(now);
-        (self.last_accepted, self.largest_accepted) = (Some(now), self.largest_accepted.max(tokens));
+    pub(super) fn accepted(
+        &mut self,
+        (sent, tokens, passes): (Instant, usize, Passes),
+        headers: &HeaderMap,
+        now: Instant,
+    ) -> bool {
         if self.learns {
             self.read_report(headers, tokens, now);
         }
-        self.hold.accepted(sent)
+        self.refusals.accepted((sent, tokens, passes), now)
     }
 
     /// Learns from a refusal of a call with this many tokens that was sent at `sent`, perhaps for several requests.
@@ -298,28 +237,10 @@ impl PaceState {
         if let Some(headers) = headers {
             self.read_report(headers, tokens, now);
         }
-        let is_new = self.hold.refused(sent, asked, now);
-        self.share.refused(now);
         // A limit that the service reports as used up explains the refusal, and so may the size of a call for several
         // requests. Otherwise the rate must be found out.
-        if is_new && !is_merged && !self.hold.is_repeated() && self.reported.wait(tokens, 0.0, now).is_zero() {
-            self.find_rate(now);
-        }
-    }
-
-    /// Begins or lowers the rate that is found out by trial, if the service refuses a large share of the calls.
-    fn find_rate(&mut self, now: Instant) {
-        let (least, share) = if self.found.is_some() { LOWERED } else { BEGUN };
-        if !self.share.exceeds(least, share) {
-            return;
-        }
-        // The next change needs refusals of its own.
-        self.share = RefusalShare::new(now);
-        let accepted = self.accepted.per_second(now);
-        match &mut self.found {
-            Some(found) => found.refused(accepted, now),
-            None => self.found = Some(FoundRate::new(accepted, now)),
-        }
+        let is_explained = is_merged || !self.reported.wait(tokens, 0.0, now).is_zero();
+        self.refusals.refused((sent, tokens, is_explained), asked, now);
     }
 
     /// Returns the used share of the scarcest limit, from 0 to 1.
@@ -340,8 +261,8 @@ impl PaceState {
         PaceFigures {
             requests: scarcer(Resource::Requests),
             tokens: scarcer(Resource::Tokens),
-            found_per_minute: self.found.map(|found| found.per_second() * 60.0),
-            held: self.hold.wait(now),
+            found_per_minute: self.refusals.found_per_minute(),
+            held: self.refusals.hold.wait(now),
             interactive_waiting: again + interactive,
             bulk_waiting: bulk_again + bulk,
             in_flight: self.in_flight,

@@ -1,0 +1,202 @@
+//! What the refusals of a service teach: how long it wants no call, and how many it accepts.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::accepted::AcceptedCalls;
+use super::found::FoundRate;
+use super::hold::PaceHold;
+use super::refusal_share::RefusalShare;
+use super::small_calls::{SmallCalls, is_much_smaller};
+use super::turn_order::TurnOrder;
+
+/// Time for which a call is tried alone, at most.
+const TRIED_ALONE: Duration = Duration::from_secs(5);
+
+/// Time and refusals after which a call is taken for their cause, while others are accepted; fewer refusals if it is
+/// larger than any of these.
+const A_MINUTE_AND_MORE: Duration = Duration::from_secs(75);
+const REFUSALS: u32 = 16;
+const LARGE_REFUSALS: u32 = 3;
+
+/// Number and share of refused calls from which on a rate is found out, and from which on it is lowered.
+const BEGUN: (f64, f64) = (4.0, 0.25);
+const LOWERED: (f64, f64) = (2.0, 0.1);
+
+/// What the refusals of one service teach about one credential and model.
+#[derive(Debug)]
+pub(super) struct Refusals {
+    pub(super) hold: PaceHold,
+    found: Option<FoundRate>,
+    small: SmallCalls,
+    accepted: AcceptedCalls,
+    share: RefusalShare,
+    /// The call that is tried alone, by the time at which it entered.
+    probe: Option<Instant>,
+    /// Time of the last accepted call, and the tokens of the largest one.
+    last_accepted: Option<Instant>,
+    largest_accepted: usize,
+}
+
+/// What an interactive call need not wait for, because it is much smaller than the refused ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Passes {
+    hold: bool,
+    rate: bool,
+}
+
+impl Refusals {
+    pub(super) fn new(now: Instant) -> Self {
+        Self {
+            hold: PaceHold::default(),
+            found: None,
+            small: SmallCalls::default(),
+            accepted: AcceptedCalls::new(now),
+            share: RefusalShare::new(now),
+            probe: None,
+            last_accepted: None,
+            largest_accepted: 0,
+        }
+    }
+
+    /// Returns the time until a call of this order and size may be made. `reserve` is the part of a found rate that is
+    /// left to others.
+    pub(super) fn wait(&mut self, call: (TurnOrder, usize), reserve: f64, now: Instant) -> Duration {
+        if self.found.is_some_and(|found| found.is_outdated(now)) {
+            self.found = None;
+        }
+        let passes = self.passes(call, now);
+        let found = self.found.as_mut().filter(|_| !passes.rate);
+        let found = found.map_or(Duration::ZERO, |found| found.wait(reserve, now));
+        if passes.hold { found } else { found.max(self.hold.wait(now)) }
+    }
+
+    /// Returns the time until a call may be tried beside the one that is tried alone.
+    pub(super) fn tried_for(&self, call: (TurnOrder, usize), now: Instant) -> Duration {
+        let alone = if self.passes(call, now).hold {
+            self.small.trial(now).filter(|_| self.hold.covers(now))
+        } else {
+            self.probe.filter(|_| self.hold.is_probing(now))
+        };
+        // A trial that takes long must not stop all other calls.
+        alone.map_or(Duration::ZERO, |at| TRIED_ALONE.saturating_sub(now.saturating_duration_since(at)))
+    }
+
+    /// Returns the time that the service has named, if the call waits for it and it is certain enough to refuse the call.
+    pub(super) fn named_wait(&self, call: (TurnOrder, usize), now: Instant) -> Option<Duration> {
+        self.hold.certain(now).filter(|_| !self.passes(call, now).hold)
+    }
+
+    /// Returns the time until several calls have probably been made.
+    pub(super) fn time_for(&self, calls: usize, now: Instant) -> Duration {
+        let calls = u32::try_from(calls).unwrap_or(u32::MAX);
+        let found = self.found.map_or(Duration::ZERO, |found| {
+            Duration::try_from_secs_f64(f64::from(calls) / found.per_second()).unwrap_or(Duration::MAX)
+        });
+        found.max(self.hold.promised(now).unwrap_or_else(|| self.hold.wait(now)))
+    }
+
+    /// Returns true if a call with this many tokens is probably refused for itself: the service has accepted others since
+    /// its first refusal. `refusals` is the number of its refusals.
+    pub(super) fn is_the_cause(&self, tokens: usize, (first, refusals): (Instant, u32), now: Instant) -> bool {
+        // A limit per minute would have admitted it by now.
+        if now.saturating_duration_since(first) < A_MINUTE_AND_MORE {
+            return false;
+        }
+        let most = if tokens > self.largest_accepted { LARGE_REFUSALS } else { REFUSALS };
+        refusals >= most && self.last_accepted.is_some_and(|at| at > first)
+    }
+
+    /// Returns the calls a minute that the service seems to accept, if they had to be found out.
+    pub(super) fn found_per_minute(&self) -> Option<f64> {
+        self.found.map(|found| found.per_second() * 60.0)
+    }
+
+    /// Notes a call that is made.
+    pub(super) fn enter(&mut self, call: (TurnOrder, usize), now: Instant) -> Passes {
+        let passes = self.passes(call, now);
+        if !passes.hold && self.hold.is_probing(now) {
+            self.probe = Some(now);
+        }
+        if passes.hold && self.hold.covers(now) {
+            self.small.enter(now);
+        }
+        if let Some(found) = self.found.as_mut().filter(|_| !passes.rate) {
+            found.take(1.0, now);
+        }
+        passes
+    }
+
+    /// Notes the end of a call that entered at this time.
+    pub(super) fn leave(&mut self, entered: Instant) {
+        self.probe = self.probe.filter(|probe| *probe != entered);
+        self.small.leave(entered);
+    }
+
+    /// Notes that a call was not made.
+    pub(super) fn give_back(&mut self, passes: Passes, now: Instant) {
+        if let Some(found) = self.found.as_mut().filter(|_| !passes.rate) {
+            found.take(-1.0, now);
+        }
+    }
+
+    /// Learns that a call with this many tokens, sent at `sent`, was accepted. Returns true if waiting calls may go now.
+    pub(super) fn accepted(&mut self, (sent, tokens, passes): (Instant, usize, Passes), now: Instant) -> bool {
+        (self.last_accepted, self.largest_accepted) = (Some(now), self.largest_accepted.max(tokens));
+        // Small calls say nothing about the rate of large ones.
+        if !passes.hold && !passes.rate {
+            self.accepted.add(tokens, now);
+            self.share.accepted(now);
+        }
+        if passes.hold {
+            if self.hold.covers(sent) {
+                self.small.accepted(now);
+            }
+            self.hold.accepts_others();
+            return false;
+        }
+        self.hold.accepted(sent)
+    }
+
+    /// Learns that a call with this many tokens, sent at `sent`, was refused for a time. A refusal that `is_explained`
+    /// says nothing about the rate that the service accepts.
+    pub(super) fn refused(
+        &mut self,
+        (sent, tokens, is_explained): (Instant, usize, bool),
+        asked: Option<Duration>,
+        now: Instant,
+    ) {
+        let is_new = self.hold.refused(sent, asked, now);
+        self.small.refused(tokens, now);
+        self.share.refused(now);
+        if is_new && !is_explained && !self.hold.is_repeated() {
+            self.find_rate(tokens, now);
+        }
+    }
+
+    /// Begins or lowers the rate that is found out by trial, if the service refuses a large share of the calls.
+    /// `tokens` is the size of a refused call.
+    fn find_rate(&mut self, tokens: usize, now: Instant) {
+        let (least, share) = if self.found.is_some() { LOWERED } else { BEGUN };
+        if !self.share.exceeds(least, share) {
+            return;
+        }
+        // The next change needs refusals of its own.
+        self.share = RefusalShare::new(now);
+        let accepted = self.accepted.per_second(tokens, now);
+        match &mut self.found {
+            Some(found) => found.refused((accepted, tokens), now),
+            None => self.found = Some(FoundRate::new((accepted, tokens), now)),
+        }
+    }
+
+    /// Returns what a call need not wait for.
+    fn passes(&self, (order, tokens): (TurnOrder, usize), now: Instant) -> Passes {
+        let may_pass = !order.is_bulk();
+        Passes {
+            hold: may_pass && self.small.is_small(tokens, now),
+            rate: may_pass && self.found.is_some_and(|found| is_much_smaller(tokens, found.tokens())),
+        }
+    }
+}
