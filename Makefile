@@ -6,7 +6,7 @@
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## vecho on port 7861 with made-up vectors: no key, no network; ARGS="--listen 127.0.0.1:8080" adds flags
+run: ## vecho on port 7861 with made-up vectors: no key, no network after the build; ARGS="--listen 127.0.0.1:8080" adds flags
 	@cargo build --locked --release
 	@echo
 	@echo "vecho will listen on http://127.0.0.1:7861, its ops port on http://127.0.0.1:7862. Try, twice:"

@@ -101,18 +101,22 @@ pub(super) async fn purge(context: &AdminContext, head: &request::Parts) -> Resu
             return Err(bad_tier(message));
         }
         Some(tier @ (Tier::Disk | Tier::Redis)) => {
-            caches.clear_lower(tier).await.ok_or_else(|| no_tier(tier.label()))?
+            caches.clear_lower(tier).await.ok_or_else(|| not_configured(tier))?
         }
     };
     Ok(purged_reply(context, &purged, model, named.as_deref()))
 }
 
 fn tier_named(name: &str) -> Result<Tier, Refusal> {
-    Tier::ALL.iter().copied().find(|tier| tier.label() == name).ok_or_else(|| no_tier(name))
+    Tier::ALL.iter().copied().find(|tier| tier.label() == name).ok_or_else(|| {
+        let names: Vec<_> = Tier::ALL.iter().map(|tier| tier.label()).collect();
+        bad_tier(format!("there is no tier `{name}`, only: {}.", names.join(", ")))
+    })
 }
 
-fn no_tier(name: &str) -> Refusal {
-    bad_tier(format!("there is no tier `{name}`."))
+fn not_configured(tier: Tier) -> Refusal {
+    let cause = if tier == Tier::Redis { "redis.url is not set" } else { "disk.enabled is false" };
+    bad_tier(format!("there is no tier `{}`: {cause}.", tier.label()))
 }
 
 fn bad_tier(message: String) -> Refusal {

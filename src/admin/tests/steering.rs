@@ -60,6 +60,17 @@ async fn purges_accept_a_filter_and_are_counted() {
 }
 
 #[tokio::test]
+async fn a_tier_that_is_not_configured_is_named_with_its_setting() {
+    for (tier, cause) in [("redis", "redis.url"), ("disk", "disk.enabled"), ("tape", "memory")] {
+        let uri = format!("/api/performance/cache?tier={tier}");
+        let refused = send(&context(), request(&Method::DELETE, &uri, "")).await;
+        assert_error(&refused, StatusCode::BAD_REQUEST, "invalid_parameter");
+        let message = refused.json()["error"]["message"].to_string();
+        assert!(message.contains(tier) && message.contains(cause), "{message}");
+    }
+}
+
+#[tokio::test]
 async fn a_purge_of_cached_replies_leaves_the_vectors_and_a_purge_of_memory_takes_both() {
     let purge = |query: &str| request(&Method::DELETE, &format!("/api/performance/cache{query}"), "");
     for (query, replies, records) in [
