@@ -3,27 +3,26 @@
 //! There is no timer. Each piece of work brings a worker, which waits for a permit and then takes as much from its lane
 //! as a call may carry. So an idle proxy adds no wait, and a busy one sends few, full calls. The first worker of a
 //! submission is the submitting future itself. A request that is larger than a call is cut when it is taken, so each
-//! part has the size that is right at that time. The worker that cut it continues with the rest.
+//! part has the size that is right at that time. The worker that cut it continues with the rest. As long as inputs of a
+//! submission wait, one of its workers does; a worker whose inputs share the call of another one ends.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::call::Call;
 use super::job::{BodyForm, CallJob, body_for, content_of};
-use super::lane_queue::{LaneQueue, merge, next_in_time};
-use super::lane_worker::{HastenedSubmission, Hastening, LaneWorker};
+use super::lane_queue::LaneQueue;
+use super::lane_worker::{HastenedSubmission, Hastening, LaneWorker, NoTurn};
 use super::memory_budget::MemoryBudget;
-use super::paced::wait_for_turn;
-use super::pacing::{PaceTurn, TurnOrder, TurnWish};
+use super::pacing::PaceTurn;
 use super::permit::{CallPermit, Claim, Permits};
 use super::piece::{Missing, Piece, Report, Submission, Waiter, fail};
-use super::retry::TELL_AHEAD;
-use super::sizing::{Load, PartTurn, Sizes};
+use super::sizing::{CallBounds, PartTurn, Sizes};
 use super::{Answered, Failure, LaneProperties, Router, UnavailableReason};
 use crate::config::{Live, Priority};
 use crate::key::{Key, KeyMap};
@@ -46,9 +45,9 @@ pub struct Lane {
 
 /// The lanes and the permits. Used by `Arc`.
 pub struct Batcher {
-    router: Router,
+    pub(super) router: Router,
     pub(super) permits: Arc<Permits>,
-    queues: Mutex<KeyMap<LaneQueue>>,
+    pub(super) queues: Mutex<KeyMap<LaneQueue>>,
     /// Number of submissions, each of which has its number as its ticket.
     submissions: AtomicU64,
     sizes: Sizes,
@@ -136,10 +135,11 @@ impl Batcher {
         let queued = waiter.trace.queue(inputs);
         let claim = Claim { caller: waiter.caller, model: lane.properties.model, priority: waiter.priority };
         let (ticket, deadline) = (self.submissions.fetch_add(1, Ordering::Relaxed), waiter.deadline);
-        let piece = Piece { ticket, first_place: 0, missing, waiter, queued, results };
+        let left = Arc::new(Notify::new());
+        let piece = Piece { ticket, first_place: 0, missing, waiter, queued, left: Arc::clone(&left), results };
         let properties = Arc::clone(&lane.properties);
         let tokens = piece.load().tokens;
-        let worker = LaneWorker { lane: lane.id, properties, claim, ticket, tokens, deadline, hastens: None };
+        let worker = LaneWorker { lane: lane.id, properties, claim, ticket, tokens, deadline, left, hastens: None };
         // The piece is queued before its worker starts, so a worker that already has a permit can merge it.
         self.enqueue(lane, piece);
         (reports, Work { batcher: Arc::clone(self), worker })
@@ -153,15 +153,16 @@ impl Batcher {
         submission: Submission,
         deadline: Instant,
     ) -> Option<HastenedSubmission> {
-        let (caller, tokens) = {
+        let (caller, tokens, left) = {
             let queues = lock(&self.queues);
             let piece = queues.get(&lane.id)?.pieces.iter().find(|piece| piece.ticket == submission)?;
-            (piece.waiter.caller, piece.load().tokens)
+            (piece.waiter.caller, piece.load().tokens, Arc::clone(&piece.left))
         };
         let claim = Claim { caller, model: lane.properties.model, priority: Priority::Interactive };
         let (hastened, hastens) = HastenedSubmission::new();
         let (properties, hastens) = (Arc::clone(&lane.properties), Some(hastens));
-        let worker = LaneWorker { lane: lane.id, properties, claim, ticket: submission, tokens, deadline, hastens };
+        let (lane, ticket) = (lane.id, submission);
+        let worker = LaneWorker { lane, properties, claim, ticket, tokens, deadline, left, hastens };
         self.spawn_worker(worker);
         Some(hastened)
     }
@@ -184,23 +185,21 @@ impl Batcher {
             // The turn and the permit come before the inputs: those that arrive during the wait share the call.
             let turn = match self.turn(&worker).await {
                 Ok(turn) => turn,
-                // The submission has a worker of its own.
-                Err(_) if worker.hastens.is_some() => return,
-                Err(wait) => match self.refuse(&worker, wait) {
-                    // Another worker has taken the piece, so this one serves a piece of the other.
-                    Some(next) => {
-                        worker = next;
-                        continue;
-                    }
-                    None => return,
-                },
+                // A hastened submission has a worker of its own.
+                Err(NoTurn::Late(wait)) if worker.hastens.is_none() => return self.refuse(&worker, wait),
+                Err(_) => return,
             };
             let mut permit = self.permits.take(worker.claim).await;
+            // The wait for a permit may be long.
+            if turn.as_ref().is_some_and(PaceTurn::is_held_back) {
+                continue;
+            }
             permit.set_turn(turn);
-            let taken = self.take(&worker);
-            let Some(Taken { job, another_may_take_rest, must_take_rest }) = taken else {
-                return;
-            };
+            let Some(taken) = self.take(&worker, permit.room()) else { return };
+            let Taken { job, another_may_take_rest, must_take_rest } = taken;
+            if another_may_take_rest || must_take_rest {
+                worker.tokens = worker.tokens.saturating_sub(job.load().tokens);
+            }
             // The other worker sends the rest beside this call, and waits for a permit of its own.
             if another_may_take_rest && worker.hastens.is_none() {
                 self.spawn_worker(worker.clone());
@@ -221,81 +220,26 @@ impl Batcher {
         self.tasks.spawn(work);
     }
 
-    /// Waits for a turn inside the rate limits. Fails with the time that it would take if that is too long.
-    async fn turn(&self, worker: &LaneWorker) -> Result<Option<PaceTurn>, Duration> {
-        let Some(pacer) = self.router.pacer(&worker.properties) else { return Ok(None) };
-        let LaneWorker { claim, tokens, deadline, .. } = *worker;
-        let tokens = tokens.min(self.live.load().batch.max_tokens);
-        let wish = TurnWish { order: TurnOrder::of(claim.priority, false), caller: claim.caller, tokens };
-        if let Some(turn) = pacer.try_turn(&wish) {
-            return Ok(Some(turn));
-        }
-        // The caller must have its answer before its own time is over.
-        let until = deadline.checked_sub(TELL_AHEAD).unwrap_or(deadline);
-        let is_wanted = || worker.hastens.as_ref().is_none_or(Hastening::is_wanted);
-        let is_up = || self.router.pacer(&worker.properties).is_some() && is_wanted();
-        wait_for_turn(pacer.turn(&wish, until), (claim.priority, &is_up), &self.metrics).await
+    /// Returns the limits of the next call of a lane, which has room for this many tokens.
+    pub(super) fn bounds(&self, queue: &LaneQueue, room: usize) -> CallBounds {
+        let bounds = queue.size.bounds(&self.live.load().batch, queue.properties.is_known);
+        CallBounds { max_tokens: bounds.max_tokens.min(room), ..bounds }
     }
 
-    /// Fails what is left of a worker's submission, because its turn would come too late. If nothing is left, another
-    /// worker has sent it. Then this one goes on for the first piece of the lane, whose worker may be the other one.
-    fn refuse(&self, worker: &LaneWorker, wait: Duration) -> Option<LaneWorker> {
+    /// Takes the inputs of the worker's next call, which has room for this many tokens. Drops pieces that have waited
+    /// too long.
+    fn take(&self, worker: &LaneWorker, room: usize) -> Option<Taken> {
         let mut queues = lock(&self.queues);
         let queue = queues.get_mut(&worker.lane)?;
-        let Some(place) = queue.pieces.iter().position(|piece| piece.ticket == worker.ticket) else {
-            let first = queue.pieces.front()?;
-            let Waiter { caller, deadline, .. } = first.waiter;
-            let (claim, tokens) = (Claim { caller, ..worker.claim }, first.load().tokens);
-            return Some(LaneWorker { claim, ticket: first.ticket, tokens, deadline, ..worker.clone() });
-        };
-        let calls = queue.calls(&queue.pieces[place], &self.live.load().batch);
-        let refused = queue.pieces.remove(place);
+        let is_wanted = worker.hastens.as_ref().is_none_or(Hastening::is_wanted);
+        if !is_wanted || !queue.has(worker.ticket) {
+            return None;
+        }
+        let (lane, properties) = (Arc::clone(&queue.size), Arc::clone(&queue.properties));
+        let (bounds, mut expired) = (self.bounds(queue, room), Vec::new());
+        let (batch, is_cut) = queue.take(worker.ticket, &bounds, (Instant::now(), &mut expired));
         if queue.pieces.is_empty() {
             queues.remove(&worker.lane);
-        }
-        drop(queues);
-        let wait = self.router.pacer(&worker.properties).map_or(wait, |pacer| pacer.time_for_calls(calls).min(wait));
-        self.fail_queued(refused.into_iter().collect(), Failure::not_in_time(wait));
-        None
-    }
-
-    /// Takes the first piece of the worker's caller in its lane, or else the first piece of the lane. It is cut to the
-    /// size of a call, or merged with other pieces that fit. Drops pieces that have waited too long.
-    fn take(&self, worker: &LaneWorker) -> Option<Taken> {
-        let LaneWorker { lane: id, claim: Claim { caller, .. }, ticket, .. } = worker;
-        let (config, now) = (self.live.load(), Instant::now());
-        let mut queues = lock(&self.queues);
-        let queue = queues.get_mut(id)?;
-        let (lane, properties) = (Arc::clone(&queue.size), Arc::clone(&queue.properties));
-        let bounds = lane.bounds(&config.batch, properties.is_known);
-        let (mut expired, mut is_cut) = (Vec::new(), false);
-        match &worker.hastens {
-            None => queue.bring_forward(|piece| piece.waiter.caller == *caller),
-            Some(hastening) if hastening.is_wanted() && queue.has(*ticket) => {
-                queue.bring_forward(|piece| piece.ticket == *ticket);
-            }
-            Some(_) => return None,
-        }
-        let batch = match next_in_time(queue, now, &mut expired) {
-            None => Vec::new(),
-            Some(mut first) => {
-                // A request that exceeds one call is cut. Any other is merged with the requests behind it.
-                let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
-                if fitting < first.inputs().len() {
-                    // One other request precedes the rest: so small requests do not wait for all of a large one, and
-                    // a steady stream of small ones does not starve it.
-                    let place = queue.pieces.len().min(1);
-                    queue.pieces.insert(place, first.split_off(fitting));
-                    is_cut = true;
-                    vec![first]
-                } else {
-                    let most = Load { inputs: bounds.merge_inputs, tokens: bounds.max_tokens };
-                    merge(queue, first, (most, now, &mut expired))
-                }
-            }
-        };
-        if queue.pieces.is_empty() {
-            queues.remove(id);
         }
         // The lock protects the queues only, so expired pieces are failed after it.
         drop(queues);
@@ -307,7 +251,8 @@ impl Batcher {
         let is_part = is_cut || batch.iter().any(|piece| piece.first_place > 0);
         // The added one is this part, which `work` counts later.
         let another_may_take_rest = is_cut && lane.parts() + 1 < bounds.width;
-        let job = CallJob { id: *id, properties, lane, batch, is_part, attempts: config.retry.max_attempts };
+        let attempts = self.live.load().retry.max_attempts;
+        let job = CallJob { id: worker.lane, properties, lane, batch, is_part, attempts };
         let must_take_rest = is_cut && !another_may_take_rest;
         Some(Taken { job: self.out_of_queue(job), another_may_take_rest, must_take_rest })
     }
@@ -326,7 +271,8 @@ impl Batcher {
         }
     }
 
-    fn fail_queued(&self, pieces: Vec<Piece>, failure: Failure) {
+    pub(super) fn fail_queued(&self, mut pieces: Vec<Piece>, failure: Failure) {
+        pieces.iter_mut().for_each(Piece::leave_queue);
         let inputs: usize = pieces.iter().map(|piece| piece.inputs().len()).sum();
         self.metrics.upstream.queued_inputs.sub(inputs);
         fail(pieces, failure);
@@ -394,6 +340,6 @@ impl Batcher {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -7,8 +7,7 @@ use tokio::time::Instant;
 
 use super::LaneProperties;
 use super::piece::{Piece, Submission};
-use super::sizing::{LaneSize, Load};
-use crate::config::BatchConfig;
+use super::sizing::{CallBounds, LaneSize, Load};
 
 /// Queue of one lane. It exists only while it has content.
 pub(super) struct LaneQueue {
@@ -24,10 +23,9 @@ impl LaneQueue {
     }
 
     /// Returns the number of calls that would carry all pieces, and the tokens of each, if all pieces were as large as
-    /// this one. The size of calls for several requests doubles as long as they are answered quickly.
-    pub(super) fn calls(&self, piece: &Piece, batch: &BatchConfig) -> (usize, usize) {
-        let bounds = self.size.bounds(batch, self.properties.is_known);
-        let Load { inputs, tokens } = piece.load();
+    /// the first one. The size of calls for several requests doubles as long as they are answered quickly.
+    pub(super) fn calls(&self, bounds: &CallBounds) -> Option<(usize, usize)> {
+        let Load { inputs, tokens } = self.pieces.front()?.load();
         let most = (bounds.limit / inputs.max(1)).min(bounds.max_tokens / tokens.max(1)).max(1);
         let (pieces, mut together) = (self.pieces.len(), (bounds.merge_inputs / inputs.max(1)).clamp(1, most));
         let (mut calls, mut carried) = (0, 0);
@@ -35,13 +33,36 @@ impl LaneQueue {
             (calls, carried, together) = (calls + 1, carried + together, (2 * together).min(most));
         }
         calls += pieces.saturating_sub(carried).div_ceil(most);
-        (calls, (pieces * tokens).div_ceil(calls.max(1)))
+        Some((calls, (pieces * tokens).div_ceil(calls.max(1))))
     }
 
-    /// Moves the first such piece before the others. Each worker serves the caller that brought it. So callers that
-    /// share a lane keep the order in which they wait for permits.
-    pub(super) fn bring_forward(&mut self, is_such: impl Fn(&Piece) -> bool) {
-        let place = self.pieces.iter().position(is_such).filter(|place| *place > 0);
+    /// Takes the inputs of one call. A piece of this submission comes first, so that callers which share a lane keep the
+    /// order in which they wait for turns and permits. It is cut to the size of a call, or merged with other pieces that
+    /// fit. Pieces that have waited too long are moved to `expired`. Returns true if the rest of a cut piece is left.
+    pub(super) fn take(
+        &mut self,
+        ticket: Submission,
+        bounds: &CallBounds,
+        (now, expired): (Instant, &mut Vec<Piece>),
+    ) -> (Vec<Piece>, bool) {
+        self.bring_forward(ticket);
+        let Some(mut first) = next_in_time(self, now, expired) else { return (Vec::new(), false) };
+        // A request that exceeds one call is cut. Any other is merged with the requests behind it.
+        let fitting = first.fitting(bounds.cut(first.inputs().len()), bounds.max_tokens);
+        if fitting < first.inputs().len() {
+            // One other request precedes the rest: so small requests do not wait for all of a large one, and a steady
+            // stream of small ones does not starve it.
+            let place = self.pieces.len().min(1);
+            self.pieces.insert(place, first.split_off(fitting));
+            return (vec![first], true);
+        }
+        let most = Load { inputs: bounds.merge_inputs, tokens: bounds.max_tokens };
+        (merge(self, first, (most, now, expired)), false)
+    }
+
+    /// Moves the first piece of a submission before the others.
+    fn bring_forward(&mut self, ticket: Submission) {
+        let place = self.pieces.iter().position(|piece| piece.ticket == ticket).filter(|place| *place > 0);
         if let Some(piece) = place.and_then(|place| self.pieces.remove(place)) {
             self.pieces.push_front(piece);
         }
@@ -51,7 +72,7 @@ impl LaneQueue {
 /// Returns the next piece whose deadline has not passed, and moves those before it to `expired`. Its caller may have
 /// left. The piece is sent nevertheless, because a client that gave up usually repeats its request, and then finds the
 /// vectors stored.
-pub(super) fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
+fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Vec<Piece>) -> Option<Piece> {
     while let Some(piece) = queue.pieces.pop_front() {
         if piece.waiter.deadline > now {
             return Some(piece);
@@ -62,11 +83,7 @@ pub(super) fn next_in_time(queue: &mut LaneQueue, now: Instant, expired: &mut Ve
 }
 
 /// Builds a call from `first` and as many further whole requests as fit.
-pub(super) fn merge(
-    queue: &mut LaneQueue,
-    first: Piece,
-    (most, now, expired): (Load, Instant, &mut Vec<Piece>),
-) -> Vec<Piece> {
+fn merge(queue: &mut LaneQueue, first: Piece, (most, now, expired): (Load, Instant, &mut Vec<Piece>)) -> Vec<Piece> {
     let mut load = first.load();
     let mut batch = vec![first];
     while let Some(next) = next_in_time(queue, now, expired) {

@@ -2,10 +2,13 @@
 //! which lend it their priority.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::LaneProperties;
+use super::pacing::TurnOrder;
 use super::permit::Claim;
 use super::piece::Submission;
 use crate::key::Key;
@@ -20,8 +23,25 @@ pub(super) struct LaneWorker {
     /// Tokens of the next call, by estimate.
     pub(super) tokens: usize,
     pub(super) deadline: Instant,
+    /// Notified when inputs of the submission leave the lane.
+    pub(super) left: Arc<Notify>,
     /// Set if the submission has another worker, and this one serves a request that waits for it.
     pub(super) hastens: Option<Hastening>,
+}
+
+/// Reason why a worker makes no call.
+pub(super) enum NoTurn {
+    /// Its turn would come only after this time.
+    Late(Duration),
+    /// Other workers have taken its inputs.
+    Needless,
+}
+
+impl LaneWorker {
+    /// Returns the order in which it waits for its turn.
+    pub(super) const fn order(&self) -> TurnOrder {
+        if self.hastens.is_some() { TurnOrder::Hastened } else { TurnOrder::of(self.claim.priority, false) }
+    }
 }
 
 /// Keeps the calls for a submission interactive until it is dropped.

@@ -24,6 +24,7 @@ mod judgement;
 mod known_good;
 mod lane_properties;
 mod lane_queue;
+mod lane_turn;
 mod lane_worker;
 mod memory_budget;
 mod multiplexer;

@@ -156,6 +156,11 @@ impl CallPermit {
         self.turn = turn;
     }
 
+    /// Returns the number of tokens that its turn has room for.
+    pub(super) fn room(&self) -> usize {
+        self.turn.as_ref().map_or(usize::MAX, PaceTurn::room)
+    }
+
     /// Takes the turn of the next call.
     pub(super) const fn take_turn(&mut self) -> Option<PaceTurn> {
         self.turn.take()

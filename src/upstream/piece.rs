@@ -5,7 +5,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::Instant;
 
 use super::answered::{Answered, CallInfo};
@@ -86,13 +86,16 @@ pub(super) struct Piece {
     pub(super) waiter: Waiter,
     /// Span of its wait in the lane, while it waits.
     pub(super) queued: Span,
+    /// Notified when inputs of its submission leave the lane.
+    pub(super) left: Arc<Notify>,
     pub(super) results: mpsc::UnboundedSender<Report>,
 }
 
 impl Piece {
-    /// Ends the span of the wait in the lane, because the piece is about to be sent.
+    /// Ends the wait in the lane.
     pub(super) fn leave_queue(&mut self) {
         self.queued = Span::default();
+        self.left.notify_waiters();
     }
 
     /// Returns its inputs.
@@ -141,6 +144,7 @@ impl Piece {
             waiter: self.waiter.clone(),
             // The first part ends the span of the wait in the queue; the rest has none.
             queued: Span::default(),
+            left: Arc::clone(&self.left),
             results: self.results.clone(),
         }
     }

@@ -18,6 +18,9 @@ const LONGEST_HOLD: Duration = Duration::from_mins(1);
 /// refusal. Such a time is that of another limit than one per minute, or an error that only one call has met.
 const FIRST_TRIAL: Duration = Duration::from_secs(1);
 
+/// Refusals after which such a time is certain. Services also refuse single calls at random.
+const CERTAIN_AFTER: u32 = 4;
+
 /// Longest time that a service may name.
 const LONGEST_ASKED: Duration = Duration::from_hours(24);
 
@@ -49,7 +52,8 @@ impl PaceHold {
         // A longer time is an error of the service.
         let asked = asked.filter(|asked| *asked <= LONGEST_ASKED);
         self.longest = self.longest.max(asked.unwrap_or_default());
-        let is_new = self.set_at.is_none_or(|set_at| sent >= set_at);
+        // A small call may be made during a hold. Its refusal confirms the hold.
+        let is_new = self.set_at.is_none_or(|set_at| sent >= set_at) && !self.covers(sent);
         if is_new {
             self.refusals += 1;
             self.set_at = Some(now);
@@ -106,10 +110,10 @@ impl PaceHold {
     }
 
     /// Returns the named time if it is certain enough to refuse calls for it: a time of more than a minute is checked by
-    /// one trial first.
+    /// three trials first.
     pub(super) fn certain(&self, now: Instant) -> Option<Duration> {
         let named = self.promised.zip(self.set_at).map(|(promised, set_at)| promised.saturating_duration_since(set_at));
-        let is_checked = self.is_repeated() || named.is_none_or(|named| named <= LONGEST_HOLD);
+        let is_checked = self.refusals >= CERTAIN_AFTER || named.is_none_or(|named| named <= LONGEST_HOLD);
         self.promised(now).filter(|_| is_checked)
     }
 
@@ -205,9 +209,13 @@ mod tests {
         assert_eq!(waits, [1, 2, 4, 8, 16, 32, 60, 60]);
         let mut hold = PaceHold::default();
         hold.refused(begun, Some(600 * SECOND), begun);
-        assert_eq!(hold.certain(begun), None, "calls wait for the first trial");
-        hold.refused(begun + SECOND, Some(599 * SECOND), begun + SECOND);
-        assert_eq!(hold.certain(begun + SECOND), Some(599 * SECOND));
+        assert_eq!(hold.certain(begun), None, "calls wait for trials");
+        for later in [1, 3] {
+            hold.refused(begun + later * SECOND, Some((600 - later) * SECOND), begun + later * SECOND);
+            assert_eq!(hold.certain(begun + later * SECOND), None, "the service may refuse some calls at random");
+        }
+        hold.refused(begun + 7 * SECOND, Some(593 * SECOND), begun + 7 * SECOND);
+        assert_eq!(hold.certain(begun + 7 * SECOND), Some(593 * SECOND));
         assert!(!hold.is_hopeless(now + 120 * SECOND), "the service has said how long it takes");
     }
 

@@ -107,6 +107,17 @@ impl Buckets {
         }
     }
 
+    /// Returns what is left of the limit of tokens beyond a part of it.
+    pub(super) fn tokens_beyond(&mut self, reserve: f64, now: Instant) -> f64 {
+        let bucket = self.0[Resource::Tokens as usize].as_mut();
+        bucket.map_or(f64::INFINITY, |bucket| bucket.level(now) - reserve * bucket.most())
+    }
+
+    /// Returns the tokens that may be used at once.
+    pub(super) fn most_tokens(&self) -> f64 {
+        self.0[Resource::Tokens as usize].map_or(f64::INFINITY, |bucket| bucket.most())
+    }
+
     /// Returns the limit of a resource and what is left of it.
     pub(super) fn figures(&mut self, resource: Resource, now: Instant) -> Option<LimitFigures> {
         let bucket = self.0[resource as usize].as_mut()?;

@@ -27,8 +27,8 @@ mod state;
 mod turn_order;
 
 pub use limits::LimitFigures;
-pub(super) use pacer::{PaceTurn, Pacer, TurnWish};
+pub(super) use pacer::{PaceTurn, Pacer};
 pub use pacers::{PaceReport, Pacers};
 pub(super) use sharing::PaceSharing;
 pub use state::PaceFigures;
-pub(super) use turn_order::TurnOrder;
+pub(super) use turn_order::{TurnOrder, TurnWish};

@@ -11,8 +11,7 @@ use super::limits::SetLimits;
 use super::refusals::Passes;
 use super::replicas::Replicas;
 use super::state::{PaceFigures, PaceState, Readiness};
-use super::turn_order::TurnOrder;
-use crate::key::Key;
+use super::turn_order::{TurnOrder, TurnWish};
 use crate::upstream::Class;
 use crate::upstream::{Failure, FairOrder};
 
@@ -47,20 +46,11 @@ struct WaitingLine {
     head: tokio::sync::Mutex<()>,
 }
 
-/// A call that needs a turn.
-#[derive(Clone, Copy, Debug)]
-pub(in crate::upstream) struct TurnWish {
-    pub(in crate::upstream) order: TurnOrder,
-    /// Caller that it is made for.
-    pub(in crate::upstream) caller: Key,
-    /// Expected tokens.
-    pub(in crate::upstream) tokens: usize,
-}
-
 /// Permission to make one call. A turn that is dropped before `begin` is given back.
 #[derive(Debug)]
 pub(in crate::upstream) struct PaceTurn {
     pacer: Arc<Pacer>,
+    order: TurnOrder,
     pub(super) tokens: usize,
     passes: Passes,
     entered: Instant,
@@ -91,11 +81,12 @@ impl Pacer {
 
     /// Returns a turn if the limits admit the call now and no other one waits before it.
     pub(in crate::upstream) fn try_turn(self: &Arc<Self>, wish: &TurnWish) -> Option<PaceTurn> {
-        let mut state = self.state();
+        let (mut state, now) = (self.state(), Instant::now());
+        let wish = state.in_line(wish, now);
         if state.is_queued(wish.order) {
             return None;
         }
-        self.enter(&mut state, wish, false, Instant::now()).ok()
+        self.enter(&mut state, &wish, false, now).ok()
     }
 
     /// Waits for a turn until a point in time. Then, or if the service has named a later time, returns the time that
@@ -105,8 +96,8 @@ impl Pacer {
         wish: &TurnWish,
         until: Instant,
     ) -> Result<PaceTurn, Duration> {
+        let wish = &self.state().queue(wish, Instant::now());
         let line = &self.lines[wish.order.index()];
-        self.state().queue(wish.order, Instant::now());
         let _queued = QueuedTurn { pacer: self, order: wish.order };
         let Ok(_head) = timeout_at(until, line.callers.wait(wish.caller, line.head.lock())).await else {
             return Err(self.time_for(wish));
@@ -151,9 +142,14 @@ impl Pacer {
 
     /// Returns true if [`try_turn`](Self::try_turn) would return a turn now.
     pub(in crate::upstream) fn admits(&self, wish: &TurnWish) -> bool {
-        let mut state = self.state();
-        !state.is_queued(wish.order)
-            && state.readiness(wish.order, wish.tokens, false, Instant::now()) == Readiness::Now
+        let (mut state, now) = (self.state(), Instant::now());
+        let wish = state.in_line(wish, now);
+        !state.is_queued(wish.order) && state.readiness(wish.order, wish.tokens, false, now) == Readiness::Now
+    }
+
+    /// Returns the tokens of the largest call that the limits admit at once.
+    pub(in crate::upstream) fn largest_call(&self, order: TurnOrder) -> usize {
+        self.state().largest_call(order)
     }
 
     /// Returns the used share of the scarcest limit, from 0 to 1.
@@ -239,7 +235,8 @@ impl Pacer {
         match state.readiness(wish.order, wish.tokens, aged, now) {
             Readiness::Now => {
                 let passes = state.enter(wish.order, wish.tokens, now);
-                Ok(PaceTurn { pacer: Arc::clone(self), tokens: wish.tokens, passes, entered: now, sent: None })
+                let TurnWish { order, tokens, .. } = *wish;
+                Ok(PaceTurn { pacer: Arc::clone(self), order, tokens, passes, entered: now, sent: None })
             }
             other => Err(other),
         }
@@ -255,6 +252,17 @@ impl Pacer {
 }
 
 impl PaceTurn {
+    /// Returns true if the call must wait again, because another one was refused since it has its turn.
+    pub(in crate::upstream) fn is_held_back(&self) -> bool {
+        !self.passes.hold && !self.pacer.state().refusals.hold.wait(Instant::now()).is_zero()
+    }
+
+    /// Returns the number of tokens that the call may carry. Others have to wait if it is larger.
+    pub(in crate::upstream) fn room(&self) -> usize {
+        let room = self.tokens.saturating_add(self.pacer.state().room(self.order, Instant::now()));
+        room.min(self.passes.most_tokens())
+    }
+
     /// Begins the call, which carries this many tokens.
     pub(in crate::upstream) fn begin(&mut self, tokens: usize) {
         let now = Instant::now();
@@ -297,8 +305,8 @@ impl PaceTurn {
     fn refused(&self, failure: &Failure, is_merged: bool) {
         let now = Instant::now();
         let headers = failure.reply.as_ref().map(|reply| &reply.headers);
-        let sent = (self.sent.unwrap_or(now), self.tokens, is_merged);
-        self.pacer.state().refused(sent, (headers, failure.retry_after()), now);
+        let sent = (self.sent.unwrap_or(now), self.tokens, self.passes);
+        self.pacer.state().refused(sent, is_merged, (headers, failure.retry_after()), now);
     }
 
     fn correct(&mut self, tokens: usize, now: Instant) {

@@ -8,8 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use tokio::time::{Instant, advance};
 
 use super::limits::SetLimits;
-use super::pacer::{PaceTurn, Pacer, TurnWish};
-use super::turn_order::TurnOrder;
+use super::pacer::{PaceTurn, Pacer};
+use super::turn_order::{TurnOrder, TurnWish};
 use crate::key::Key;
 use crate::upstream::{Failure, UpstreamReply};
 
@@ -195,9 +195,76 @@ async fn small_calls_wait_if_one_of_them_is_refused_as_well() {
     refuse(pacer.try_turn(&small).expect("it is tried"), A_MINUTE);
     assert!(pacer.try_turn(&small).is_none());
     assert_eq!(pacer.turn(&small, Instant::now() + 30 * SECOND).await.err(), Some(60 * SECOND));
-    advance(59 * SECOND).await;
-    // A newer refusal of a large call does not make it small again.
-    assert!(pacer.try_turn(&small).is_none());
+    advance(61 * SECOND).await;
+    refuse(pacer.try_turn(&wish(TurnOrder::Bulk)).expect("the hold is over"), A_MINUTE);
+    assert!(pacer.try_turn(&small).is_some(), "the refusal of a small call is a minute ago");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_refusal_of_a_small_call_does_not_shorten_the_hold() {
+    let pacer = pacer();
+    refuse(pacer.try_turn(&wish(TurnOrder::Bulk)).expect("nothing is known yet"), A_MINUTE);
+    refuse(pacer.try_turn(&sized(TOKENS / 4)).expect("it is tried"), NOTHING);
+    let (_, waited) = turn_within(&pacer, TurnOrder::Bulk, HOUR).await.expect("a turn");
+    assert_eq!(waited, 60);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_call_does_not_wait_behind_a_large_interactive_one_that_is_held_back() {
+    let pacer = pacer();
+    refuse(pacer.try_turn(&wish(TurnOrder::Interactive)).expect("nothing is known yet"), A_MINUTE);
+    let again = wish(TurnOrder::InteractiveAgain);
+    let large = pacer.turn(&again, Instant::now() + HOUR);
+    let mut large = std::pin::pin!(large);
+    assert!(tokio::time::timeout(SECOND, &mut large).await.is_err());
+    assert!(pacer.try_turn(&sized(TOKENS / 4)).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_small_call_has_room_for_small_inputs_only() {
+    let pacer = pacer();
+    let large = TurnWish { tokens: 4_000, ..wish(TurnOrder::Bulk) };
+    refuse(pacer.try_turn(&large).expect("nothing is known yet"), A_MINUTE);
+    let turn = pacer.try_turn(&sized(10)).expect("it is tried");
+    assert_eq!(turn.room(), 1_000);
+    accept(turn, NOTHING);
+    assert_eq!(
+        Arc::new(Pacer::new("tiny", &SetLimits::default(), true)).try_turn(&large).map(|turn| turn.room()),
+        Some(usize::MAX)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_has_room_for_the_tokens_that_are_left_beyond_the_reserve() {
+    // A sixth of the limit may be used at once: 1,000.
+    let limits = SetLimits { tokens_per_minute: Some(6_000), ..SetLimits::default() };
+    let pacer = Arc::new(Pacer::new("tiny", &limits, true));
+    let sizes = [TurnOrder::Bulk, TurnOrder::Interactive].map(|order| pacer.largest_call(order));
+    assert_eq!(sizes, [800, 1_000]);
+    let room = |order| {
+        let turn = pacer.try_turn(&TurnWish { tokens: 300, ..wish(order) }).expect("it fits");
+        turn.room()
+    };
+    assert_eq!((room(TurnOrder::Bulk), room(TurnOrder::Interactive)), (900, 1_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_few_refusals_of_small_calls_do_not_bind_them_to_the_rate_of_large_ones() {
+    let pacer = pacer();
+    for _ in 0..8 {
+        refuse(pacer.turn(&wish(TurnOrder::Bulk), Instant::now() + HOUR).await.expect("a turn"), NOTHING);
+        accept(pacer.turn(&wish(TurnOrder::Bulk), Instant::now() + HOUR).await.expect("a turn"), NOTHING);
+    }
+    advance(100 * SECOND).await;
+    for number in 0..100 {
+        let turn = pacer.turn(&sized(TOKENS / 4), Instant::now() + HOUR).await.expect("a turn");
+        if number % 30 == 10 { refuse(turn, NOTHING) } else { accept(turn, NOTHING) }
+    }
+    let begun = Instant::now();
+    for _ in 0..100 {
+        accept(pacer.turn(&sized(TOKENS / 4), begun + HOUR).await.expect("a turn"), NOTHING);
+    }
+    assert!(begun.elapsed() < SECOND, "{:?}", begun.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
@@ -226,6 +293,8 @@ async fn a_rate_that_was_found_with_large_calls_does_not_limit_small_ones() {
     let large = at_once(&sized(TOKENS));
     assert!(large < 10, "{large} calls at once");
     assert_eq!(at_once(&sized(TOKENS / 4)), 100);
+    // Their own refusals count among their own calls.
+    advance(100 * SECOND).await;
     rate_is_found(&sized(TOKENS / 4)).await;
     let small = at_once(&sized(TOKENS / 4));
     assert!(small < 10, "{small} calls at once");

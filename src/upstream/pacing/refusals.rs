@@ -31,7 +31,8 @@ pub(super) struct Refusals {
     found: Option<FoundRate>,
     small: SmallCalls,
     accepted: AcceptedCalls,
-    share: RefusalShare,
+    /// Accepted and refused calls: those that wait for the hold and the rate, and the small ones that pass them.
+    shares: [RefusalShare; 2],
     /// The call that is tried alone, by the time at which it entered.
     probe: Option<Instant>,
     /// Time of the last accepted call, and the tokens of the largest one.
@@ -42,8 +43,21 @@ pub(super) struct Refusals {
 /// What an interactive call need not wait for, because it is much smaller than the refused ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Passes {
-    hold: bool,
+    pub(super) hold: bool,
     rate: bool,
+    /// Tokens that it may have to be small.
+    most_tokens: usize,
+}
+
+impl Passes {
+    /// Returns the number of tokens that the call may carry.
+    pub(super) const fn most_tokens(self) -> usize {
+        self.most_tokens
+    }
+
+    const fn any(self) -> bool {
+        self.hold || self.rate
+    }
 }
 
 impl Refusals {
@@ -53,7 +67,7 @@ impl Refusals {
             found: None,
             small: SmallCalls::default(),
             accepted: AcceptedCalls::new(now),
-            share: RefusalShare::new(now),
+            shares: [RefusalShare::new(now); 2],
             probe: None,
             last_accepted: None,
             largest_accepted: 0,
@@ -144,11 +158,8 @@ impl Refusals {
     /// Learns that a call with this many tokens, sent at `sent`, was accepted. Returns true if waiting calls may go now.
     pub(super) fn accepted(&mut self, (sent, tokens, passes): (Instant, usize, Passes), now: Instant) -> bool {
         (self.last_accepted, self.largest_accepted) = (Some(now), self.largest_accepted.max(tokens));
-        // Small calls say nothing about the rate of large ones.
-        if !passes.hold && !passes.rate {
-            self.accepted.add(tokens, now);
-            self.share.accepted(now);
-        }
+        self.accepted.add(tokens, now);
+        self.shares[usize::from(passes.any())].accepted(now);
         if passes.hold {
             if self.hold.covers(sent) {
                 self.small.accepted(now);
@@ -163,40 +174,42 @@ impl Refusals {
     /// says nothing about the rate that the service accepts.
     pub(super) fn refused(
         &mut self,
-        (sent, tokens, is_explained): (Instant, usize, bool),
-        asked: Option<Duration>,
+        (sent, tokens, passes): (Instant, usize, Passes),
+        (is_explained, asked): (bool, Option<Duration>),
         now: Instant,
     ) {
         let is_new = self.hold.refused(sent, asked, now);
-        self.small.refused(tokens, now);
-        self.share.refused(now);
+        self.small.refused(tokens, passes.hold, now);
+        self.shares[usize::from(passes.any())].refused(now);
         if is_new && !is_explained && !self.hold.is_repeated() {
-            self.find_rate(tokens, now);
+            self.find_rate((tokens, passes.any()), now);
         }
     }
 
     /// Begins or lowers the rate that is found out by trial, if the service refuses a large share of the calls.
-    /// `tokens` is the size of a refused call.
-    fn find_rate(&mut self, tokens: usize, now: Instant) {
-        let (least, share) = if self.found.is_some() { LOWERED } else { BEGUN };
-        if !self.share.exceeds(least, share) {
+    /// `tokens` is the size of a refused call, which perhaps passed others.
+    fn find_rate(&mut self, (tokens, passed): (usize, bool), now: Instant) {
+        // The rate of large calls is no rate of small ones.
+        let (least, share) = if self.found.is_some() && !passed { LOWERED } else { BEGUN };
+        let refused = &mut self.shares[usize::from(passed)];
+        if !refused.exceeds(least, share) {
             return;
         }
         // The next change needs refusals of its own.
-        self.share = RefusalShare::new(now);
+        *refused = RefusalShare::new(now);
         let accepted = self.accepted.per_second(tokens, now);
         match &mut self.found {
-            Some(found) => found.refused((accepted, tokens), now),
-            None => self.found = Some(FoundRate::new((accepted, tokens), now)),
+            Some(found) if !passed => found.refused((accepted, tokens), now),
+            _ => self.found = Some(FoundRate::new((accepted, tokens), now)),
         }
     }
 
     /// Returns what a call need not wait for.
-    fn passes(&self, (order, tokens): (TurnOrder, usize), now: Instant) -> Passes {
+    pub(super) fn passes(&self, (order, tokens): (TurnOrder, usize), now: Instant) -> Passes {
         let may_pass = !order.is_bulk();
-        Passes {
-            hold: may_pass && self.small.is_small(tokens, now),
-            rate: may_pass && self.found.is_some_and(|found| is_much_smaller(tokens, found.tokens())),
-        }
+        let hold = may_pass && self.small.is_small(tokens, now);
+        let rate = may_pass && self.found.is_some_and(|found| is_much_smaller(tokens, found.tokens()));
+        let most_tokens = if hold { self.small.most() } else { usize::MAX };
+        Passes { hold, rate, most_tokens }
     }
 }

@@ -25,10 +25,25 @@ const TRIED_AFTER: Duration = Duration::from_secs(10);
 /// Share of a limit that would have refilled steadily before the reports are compared with it.
 const COMPARED: f64 = 0.02;
 
+/// A limit is full again once a minute at most. If what is left becomes plenty twice in a shorter time than this,
+/// several limits are reported in turn, and one of them says nothing about the others.
+const FULL_AGAIN: Duration = Duration::from_secs(50);
+
+/// Part of a limit by which what is left rises then, at least.
+const JUMP: f64 = 0.25;
+
+/// Time for which such reports hold no bulk call back.
+const MIXED_FOR: Duration = Duration::from_mins(10);
+
+/// A call that is held back looks at least this often.
+const LOOKED_WITHIN: Duration = Duration::from_secs(15);
+
 /// Reports of each resource.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Remainders {
     known: [Option<Remainder>; 2],
+    /// Since when bulk calls are held back, and the last look of one.
+    denied: Option<(Instant, Instant)>,
     /// Time of the last call or report.
     used: Option<Instant>,
     /// Tokens of the calls in flight.
@@ -51,13 +66,19 @@ struct Remainder {
     full_at: Option<Instant>,
     /// True if the last two reports differ. Some services report a value of some seconds ago.
     is_live: bool,
-    /// True if a bucket counts the limit, since the reports rise as a bucket does.
+    /// True if a bucket counts the limit, since the reports rise as a bucket does. It changes if two comparisons in a
+    /// row say so.
     refills: bool,
+    was_refilled: bool,
     /// What a bucket would have refilled lately, and what the reports say of it.
     expected: f64,
     risen: f64,
     /// Time of the first of the reports below the reserve.
     scarce_since: Option<Instant>,
+    /// Time at which much more was left than shortly before.
+    jumped: Option<Instant>,
+    /// Time until which several limits seem to be reported in turn.
+    mixed_until: Option<Instant>,
 }
 
 impl Remainder {
@@ -72,9 +93,12 @@ impl Remainder {
             full_at: None,
             is_live: false,
             refills: report.limit.is_some(),
+            was_refilled: report.limit.is_some(),
             expected: 0.0,
             risen: 0.0,
             scarce_since: None,
+            jumped: None,
+            mixed_until: None,
         }
     }
 
@@ -82,6 +106,7 @@ impl Remainder {
     fn report(&mut self, report: &QuotaReport, ahead: f64, (reserve, now): (f64, Instant)) {
         self.refresh(now);
         let left = float(report.left);
+        self.note_jump(left, ahead, (reserve, now));
         self.compare(left - ahead, now);
         self.is_live = left.to_bits() != self.reported.to_bits();
         (self.reported, self.at, self.left, self.most) = (left, now, left - ahead, self.most.max(left));
@@ -93,6 +118,20 @@ impl Remainder {
         }
     }
 
+    /// Notes that much more is left than a bucket would have refilled.
+    fn note_jump(&mut self, left: f64, ahead: f64, (reserve, now): (f64, Instant)) {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        let plenty = reserve * self.most;
+        // Twice as much as a bucket; reports of calls that were in flight together may arrive in another order.
+        let usual = (JUMP + passed / 30.0) * self.most + ahead;
+        if self.reported >= plenty || left < plenty || left - self.reported <= usual {
+            return;
+        }
+        if self.jumped.replace(now).is_some_and(|last| now.saturating_duration_since(last) < FULL_AGAIN) {
+            self.mixed_until = now.checked_add(MIXED_FOR);
+        }
+    }
+
     /// Compares what is left with what a bucket of the limit per minute would have refilled since the last report.
     fn compare(&mut self, left: f64, now: Instant) {
         let Some(limit) = self.limit else { return };
@@ -101,8 +140,11 @@ impl Remainder {
         self.expected += (float(limit) / 60.0 * passed).min(room);
         self.risen += left - self.left;
         if self.expected >= COMPARED * self.most {
-            self.refills = self.risen >= self.expected / 2.0;
-            (self.expected, self.risen) = (0.0, 0.0);
+            let is_refilled = self.risen >= self.expected / 2.0;
+            if is_refilled == self.was_refilled {
+                self.refills = is_refilled;
+            }
+            (self.was_refilled, self.expected, self.risen) = (is_refilled, 0.0, 0.0);
         }
     }
 
@@ -110,6 +152,13 @@ impl Remainder {
         if self.full_at.is_some_and(|full| full <= now) {
             (self.left, self.full_at) = (self.most, None);
         }
+        self.mixed_until = self.mixed_until.filter(|until| *until > now);
+    }
+
+    /// Lets the reserve be used, because waiting does not raise what is left.
+    const fn forget_reserve(&mut self) {
+        self.left = self.left.max(0.0);
+        (self.most, self.scarce_since) = (self.left, None);
     }
 
     /// Takes an amount, or gives a negative one back.
@@ -122,7 +171,13 @@ impl Remainder {
     fn admits(&self, amount: f64, reserve: f64) -> bool {
         // A call that is larger than all of the limit goes when the limit is unused.
         let amount = amount.min((1.0 - 2.0 * reserve) * self.most);
-        self.refills || !self.is_live || self.left - amount >= reserve * self.most
+        amount <= self.beyond(reserve)
+    }
+
+    /// Returns what is left beyond the reserve.
+    fn beyond(&self, reserve: f64) -> f64 {
+        let says_nothing = self.refills || !self.is_live || self.mixed_until.is_some();
+        if says_nothing { f64::INFINITY } else { self.left - reserve * self.most }
     }
 }
 
@@ -141,8 +196,8 @@ impl Remainders {
         };
         self.used = Some(now);
         let place = &mut self.known[resource as usize];
-        // What is known of another limit says nothing of this one.
-        let known = place.take().filter(|known| known.limit == report.limit);
+        // What is known of another limit says nothing of this one. Some answers may not name it.
+        let known = place.take().filter(|known| report.limit.is_none_or(|limit| known.limit == Some(limit)));
         let known = place.insert(known.unwrap_or_else(|| Remainder::new(report, now)));
         known.report(report, float(ahead as u64), (reserve, now));
     }
@@ -176,16 +231,28 @@ impl Remainders {
     /// Returns the time until a call with this many tokens may be made, if no report comes before.
     pub(super) fn wait(&mut self, tokens: usize, reserve: f64, now: Instant) -> Duration {
         let Some(used) = self.used else { return Duration::ZERO };
+        let is_futile = self.denied.is_some_and(|(since, _)| now.saturating_duration_since(since) >= NEVER_FULL);
         let most = TRIED_AFTER.saturating_sub(now.saturating_duration_since(used));
         let mut longest = Duration::ZERO;
         self.each(|known, resource| {
             known.refresh(now);
-            if !known.admits(float(resource.amount(tokens) as u64), reserve) {
+            let amount = float(resource.amount(tokens) as u64);
+            if is_futile && !known.admits(amount, reserve) {
+                known.forget_reserve();
+            } else if !known.admits(amount, reserve) {
                 let full = known.full_at.map_or(Duration::MAX, |full| full.saturating_duration_since(now));
                 longest = longest.max(full.min(most));
             }
         });
+        let is_held = !longest.is_zero();
+        let earlier = self.denied.filter(|(_, looked)| now.saturating_duration_since(*looked) < LOOKED_WITHIN);
+        self.denied = is_held.then(|| (earlier.map_or(now, |(since, _)| since), now));
         longest
+    }
+
+    /// Returns what is left of the limit of tokens beyond the reserve.
+    pub(super) fn tokens_beyond(&self, reserve: f64) -> f64 {
+        self.known[Resource::Tokens as usize].map_or(f64::INFINITY, |known| known.beyond(reserve))
     }
 
     fn each(&mut self, mut act: impl FnMut(&mut Remainder, Resource)) {
@@ -282,14 +349,38 @@ mod tests {
             let (mut remainders, now) = reported(reports);
             remainders.wait(10, 0.1, now + SECOND * later)
         };
-        let bucket = [(0, named(600, 0)), (1, named(50, 55)), (3, named(70, 53)), (5, named(59, 54))];
-        assert_eq!(wait(&bucket[..3], 0), Duration::ZERO, "it rises by ten a second");
-        let minute = [(0, named(600, 60)), (1, named(60, 59)), (3, named(59, 57))];
+        let bucket = [(0, named(600, 0)), (1, named(30, 57)), (3, named(50, 55)), (5, named(70, 53))];
+        assert_eq!(wait(&bucket, 0), Duration::ZERO, "it rises by ten a second");
+        let minute = [(0, named(600, 60)), (1, named(61, 59)), (3, named(60, 57)), (5, named(59, 55))];
         assert_eq!(wait(&minute, 0), 10 * SECOND, "it does not rise");
         let end = [&minute[..], &[(55, named(58, 5))]].concat();
         assert_eq!(wait(&end, 0), 5 * SECOND, "it is full again after that");
         assert_eq!(wait(&end, 5), Duration::ZERO);
-        let raised = [&minute[..], &[(4, QuotaReport { limit: Some(6_000), ..named(50, 50) })]].concat();
+        let raised = [&minute[..], &[(6, QuotaReport { limit: Some(6_000), ..named(50, 50) })]].concat();
         assert_eq!(wait(&raised, 0), Duration::ZERO, "another limit is learned anew");
+        let unnamed = [&minute[..], &[(6, rest(57)), (7, rest(56))]].concat();
+        assert_eq!(wait(&unnamed, 0), 10 * SECOND, "some answers do not name it");
+    }
+
+    #[test]
+    fn limits_that_are_reported_in_turn_hold_no_call_back() {
+        assert!(!admits_after(&[(0, 1_000), (1, 90), (2, 999), (3, 89)]), "it may be full again");
+        assert!(admits_after(&[(0, 1_000), (1, 90), (2, 999), (3, 89), (4, 998), (5, 88)]));
+        assert!(!admits_after(&[(0, 1_000), (1, 90), (2, 999), (3, 89), (63, 998), (65, 88)]), "a minute later");
+        assert!(!admits_after(&[(0, 1_000), (1, 90), (11, 250), (12, 90), (22, 255), (23, 90)]), "a bucket");
+    }
+
+    #[test]
+    fn a_bulk_call_is_not_held_back_for_ever_beside_others() {
+        let (mut remainders, begun) = reported(&[(0, rest(100)), (1, rest(9))]);
+        for second in 0..75 {
+            let now = begun + SECOND * second;
+            assert!(!remainders.wait(1, 0.1, now).is_zero(), "{second} s");
+            if second % 4 == 0 {
+                remainders.take(0, now);
+                remainders.give_back(0);
+            }
+        }
+        assert!(remainders.wait(1, 0.1, begun + 75 * SECOND).is_zero());
     }
 }

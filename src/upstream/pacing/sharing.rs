@@ -113,8 +113,7 @@ mod tests {
     use futures_util::future::BoxFuture;
     use tokio::time::sleep;
 
-    use super::super::pacer::TurnWish;
-    use super::super::turn_order::TurnOrder;
+    use super::super::turn_order::{TurnOrder, TurnWish};
     use super::*;
     use crate::config::{PaceConfig, PaceMode};
     use crate::key::Key;

@@ -7,7 +7,8 @@ use tokio::time::Instant;
 use super::limits::SetLimits;
 use super::replicas::field;
 use super::state::PaceState;
-use super::turn_order::TurnOrder;
+use super::turn_order::{TurnOrder, TurnWish};
+use crate::key::Key;
 use crate::process::shared_fields::ReplicaFields;
 
 const REPLICAS: usize = 100;
@@ -87,10 +88,12 @@ impl World {
     }
 }
 
+const WISH: TurnWish = TurnWish { order: TurnOrder::Bulk, caller: Key::from_bytes([0; 32]), tokens: 0 };
+
 impl Replica {
     fn arrive(&mut self, calls: usize, now: Instant) {
         for _ in 0..calls.min(50_usize.saturating_sub(self.waiting)) {
-            self.state.queue(TurnOrder::Bulk, now);
+            self.state.queue(&WISH, now);
             self.waiting += 1;
         }
     }

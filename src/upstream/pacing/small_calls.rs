@@ -38,6 +38,11 @@ impl SmallCalls {
         refused.is_some_and(|(refused, _)| is_much_smaller(tokens, refused))
     }
 
+    /// Returns the tokens of the largest small call, if there is any.
+    pub(super) fn most(&self) -> usize {
+        self.refused.map_or(0, |(refused, _)| refused / SMALL)
+    }
+
     /// Returns the time at which the call entered that is tried alone during the hold, if there is one.
     pub(super) fn trial(&self, now: Instant) -> Option<Instant> {
         self.trial.filter(|_| !self.is_proven(now))
@@ -60,9 +65,9 @@ impl SmallCalls {
         self.proven = Some(now);
     }
 
-    /// Notes the refusal of a call with this many tokens.
-    pub(super) fn refused(&mut self, tokens: usize, now: Instant) {
-        if self.is_small(tokens, now) {
+    /// Notes the refusal of a call with this many tokens. It may have been made because it was small.
+    pub(super) fn refused(&mut self, tokens: usize, was_small: bool, now: Instant) {
+        if was_small {
             self.proven = None;
         }
         match self.refused {
@@ -90,12 +95,12 @@ mod tests {
     fn the_smallest_refused_call_of_the_last_minute_decides() {
         let (mut small, now) = (SmallCalls::default(), Instant::now());
         assert!(!small.is_small(1, now), "nothing was refused");
-        small.refused(1_000, now);
+        small.refused(1_000, false, now);
         assert!(small.is_small(250, now) && !small.is_small(251, now));
-        small.refused(100, now + SECOND);
-        small.refused(1_000, now + 2 * SECOND);
+        small.refused(100, false, now + SECOND);
+        small.refused(1_000, false, now + 2 * SECOND);
         assert!(small.is_small(25, now + 2 * SECOND) && !small.is_small(26, now + 2 * SECOND));
-        small.refused(1_000, now + 61 * SECOND);
+        small.refused(1_000, false, now + 61 * SECOND);
         assert!(small.is_small(250, now + 61 * SECOND), "the smaller one is a minute ago");
         assert!(!small.is_small(1, now + 121 * SECOND));
     }
@@ -103,7 +108,7 @@ mod tests {
     #[test]
     fn a_small_call_is_tried_alone_until_one_is_accepted() {
         let (mut small, now) = (SmallCalls::default(), Instant::now());
-        small.refused(1_000, now);
+        small.refused(1_000, false, now);
         small.enter(now);
         assert_eq!(small.trial(now), Some(now));
         small.leave(now);
@@ -111,7 +116,7 @@ mod tests {
         small.accepted(now);
         small.enter(now + SECOND);
         assert_eq!(small.trial(now + SECOND), None, "it is known that small calls are accepted");
-        small.refused(10, now + 2 * SECOND);
+        small.refused(10, true, now + 2 * SECOND);
         small.enter(now + 3 * SECOND);
         assert_eq!(small.trial(now + 3 * SECOND), Some(now + 3 * SECOND));
     }

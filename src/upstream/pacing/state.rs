@@ -11,7 +11,7 @@ use super::refusals::{Passes, Refusals};
 use super::remainder::Remainders;
 use super::replicas::Replicas;
 use super::reported::{self, Resource};
-use super::turn_order::TurnOrder;
+use super::turn_order::{TurnOrder, TurnWish};
 
 /// Part of each limit that bulk calls leave to interactive ones, also of those whose size is not known.
 const RESERVE: f64 = 0.1;
@@ -101,10 +101,18 @@ impl PaceState {
         self.learns
     }
 
-    /// Counts a waiting call.
-    pub(super) fn queue(&mut self, order: TurnOrder, now: Instant) {
+    /// Returns the wish of a call with the line in which it waits.
+    pub(super) fn in_line(&self, wish: &TurnWish, now: Instant) -> TurnWish {
+        let is_small = self.refusals.passes((wish.order, wish.tokens), now).hold;
+        TurnWish { order: if is_small { TurnOrder::Small } else { wish.order }, ..*wish }
+    }
+
+    /// Counts a waiting call. Returns its wish with the line in which it waits.
+    pub(super) fn queue(&mut self, wish: &TurnWish, now: Instant) -> TurnWish {
+        let wish = self.in_line(wish, now);
         self.demand.wait(now);
-        self.waiting[order.index()] += 1;
+        self.waiting[wish.order.index()] += 1;
+        wish
     }
 
     /// Ends the count of a waiting call.
@@ -135,6 +143,21 @@ impl PaceState {
         // A limit that is full again at a fixed time gives nothing back before, so aged calls leave its reserve as well.
         let left = if order.is_bulk() { self.remainders.wait(tokens, RESERVE, now) } else { Duration::ZERO };
         limits.max(left).max(self.refusals.wait((order, tokens), reserve, now))
+    }
+
+    /// Returns the tokens of the largest call that the limits of tokens admit at once. A larger one would need a full
+    /// bucket, and calls after it would wait until it is paid.
+    pub(super) fn largest_call(&self, order: TurnOrder) -> usize {
+        let part = if order.is_bulk() { 1.0 - 2.0 * RESERVE } else { 1.0 };
+        whole(part * self.configured.most_tokens().min(self.reported.most_tokens())).max(1)
+    }
+
+    /// Returns the tokens that the limits admit in a call beyond those of its turn.
+    pub(super) fn room(&mut self, order: TurnOrder, now: Instant) -> usize {
+        let reserve = if order.is_bulk() { RESERVE } else { 0.0 };
+        let left = self.configured.tokens_beyond(reserve, now).min(self.reported.tokens_beyond(reserve, now));
+        let rest = if order.is_bulk() { self.remainders.tokens_beyond(RESERVE) } else { f64::INFINITY };
+        whole(left.min(rest))
     }
 
     /// Returns the time until the reported limits admit a call. One call a minute is tried in any case, because only an
@@ -227,7 +250,8 @@ impl PaceState {
     /// Learns from a refusal of a call with this many tokens that was sent at `sent`, perhaps for several requests.
     pub(super) fn refused(
         &mut self,
-        (sent, tokens, is_merged): (Instant, usize, bool),
+        (sent, tokens, passes): (Instant, usize, Passes),
+        is_merged: bool,
         (headers, asked): (Option<&HeaderMap>, Option<Duration>),
         now: Instant,
     ) {
@@ -240,7 +264,7 @@ impl PaceState {
         // A limit that the service reports as used up explains the refusal, and so may the size of a call for several
         // requests. Otherwise the rate must be found out.
         let is_explained = is_merged || !self.reported.wait(tokens, 0.0, now).is_zero();
-        self.refusals.refused((sent, tokens, is_explained), asked, now);
+        self.refusals.refused((sent, tokens, passes), (is_explained, asked), now);
     }
 
     /// Returns the used share of the scarcest limit, from 0 to 1.
@@ -257,14 +281,16 @@ impl PaceState {
                 (set, reported) => set.or(reported),
             }
         };
-        let [again, interactive, bulk_again, bulk] = self.waiting;
+        let bulk =
+            [TurnOrder::Hastened, TurnOrder::BulkAgain, TurnOrder::Bulk].map(|order| self.waiting[order.index()]);
+        let (all, bulk): (usize, usize) = (self.waiting.iter().sum(), bulk.iter().sum());
         PaceFigures {
             requests: scarcer(Resource::Requests),
             tokens: scarcer(Resource::Tokens),
             found_per_minute: self.refusals.found_per_minute(),
             held: self.refusals.hold.wait(now),
-            interactive_waiting: again + interactive,
-            bulk_waiting: bulk_again + bulk,
+            interactive_waiting: all - bulk,
+            bulk_waiting: bulk,
             in_flight: self.in_flight,
         }
     }
@@ -280,4 +306,10 @@ impl PaceState {
             }
         }
     }
+}
+
+/// Returns the whole part of a number, zero for negative ones.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the conversion saturates")]
+const fn whole(number: f64) -> usize {
+    number as usize
 }

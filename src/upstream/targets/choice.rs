@@ -10,6 +10,7 @@ use super::canary::CANARY_TOKENS;
 use super::gate::{Agreement, ModelGate, PlaceHold, Standing};
 use super::place::TargetPlace;
 use crate::upstream::call::Call;
+use crate::upstream::next_step::FIRST_AGAIN;
 use crate::upstream::paced::MERGED_HOLDS;
 use crate::upstream::pacing::{PaceTurn, Pacer, TurnOrder, TurnWish};
 use crate::upstream::permit::Claim;
@@ -84,6 +85,17 @@ impl<'a> RoutedCall<'a> {
         serving.filter(|place| !self.tried.contains(&place.index))
     }
 
+    /// Returns true if the call goes before new ones at this place, because it was refused there a few times.
+    fn goes_again(&self, place: &TargetPlace) -> bool {
+        (1..=FIRST_AGAIN).contains(&self.refusals_at(place))
+    }
+
+    /// Returns the number of times that this place has refused the call for its rate.
+    fn refusals_at(&self, place: &TargetPlace) -> u32 {
+        let refusals = self.limited.iter().filter(|index| **index == place.index).count();
+        u32::try_from(refusals).unwrap_or(u32::MAX)
+    }
+
     /// Returns true if this place has refused the call for its rate.
     fn was_limited_at(&self, place: &TargetPlace) -> bool {
         self.limited.contains(&place.index)
@@ -125,8 +137,12 @@ impl<'a> RoutedCall<'a> {
 
     /// Returns true if no other place is left, not even one that limits the rate.
     pub(super) fn is_last(&self, places: &[Arc<TargetPlace>], place: &TargetPlace) -> bool {
-        let limited = self.limited.iter().any(|index| *index != place.index);
-        !limited && !self.open(places).any(|other| other.index != place.index)
+        let standings = self.gate.as_ref().map(|gate| gate.standings()).unwrap_or_default();
+        let now = Instant::now();
+        let may_agree =
+            |index: usize| standings.get(index).is_none_or(|standing| standing.verdict(now) != Agreement::Disagrees);
+        let is_other = |index: usize| index != place.index && may_agree(index);
+        !self.limited.iter().any(|index| is_other(*index)) && !self.open(places).any(|other| is_other(other.index))
     }
 
     /// Returns true if the call may return to a place that has failed.
@@ -136,8 +152,7 @@ impl<'a> RoutedCall<'a> {
 
     /// Returns true if a place that has refused the call for its rate may admit it later.
     fn may_return(&self, line: &TurnLine) -> bool {
-        let refusals = self.limited.iter().filter(|index| **index == line.place.index).count();
-        let refusals = u32::try_from(refusals).unwrap_or(u32::MAX);
+        let refusals = self.refusals_at(&line.place);
         // The load of a call for several requests may be the cause, so each request is sent separately next.
         if self.call.is_merged() && refusals > MERGED_HOLDS {
             return false;
@@ -230,7 +245,7 @@ impl<'a> Choice<'a> {
     /// Returns the line of a place, unless its calls are not paced.
     fn line(&self, place: &Arc<TargetPlace>) -> Option<TurnLine> {
         let pacer = place.executor.pacer(self.request.properties)?;
-        let order = TurnOrder::of(self.claim.priority, self.request.was_limited_at(place));
+        let order = TurnOrder::of(self.claim.priority, self.request.goes_again(place));
         let is_compared = self.standings[place.index].verdict(self.now) != Agreement::Unknown;
         let tokens = if is_compared { self.request.call.tokens() } else { CANARY_TOKENS };
         Some(TurnLine { place: Arc::clone(place), pacer, wish: TurnWish { order, caller: self.claim.caller, tokens } })

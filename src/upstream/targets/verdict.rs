@@ -1,5 +1,7 @@
 //! What the failure of a call at one place means for the other places, and for the caller.
 
+use std::time::Duration;
+
 use super::place::TargetPlace;
 use crate::upstream::{Class, Failure, UnavailableReason, UriTooLong};
 use crate::wire::AnswerFault;
@@ -46,11 +48,16 @@ pub(super) fn worse(last: Option<Failure>, failure: Failure) -> Failure {
     match last {
         Some(last) if last.outage.is_none() && failure.outage.is_some() => last,
         // The target that admits calls sooner says how long the caller has to wait.
-        Some(last) if is_limit(&last) && is_limit(&failure) && last.retry_after() < failure.retry_after() => last,
+        Some(last) if is_limit(&last) && is_limit(&failure) && named(&last) < named(&failure) => last,
         // Without its reply, an answer that cannot be read says nothing.
         Some(last) if matches!(failure.class, Class::InvalidAnswer(..)) && failure.reply.is_none() => last,
         _ => failure,
     }
+}
+
+/// Returns the time that a place has named. One that has named none may take as long as it likes.
+fn named(failure: &Failure) -> Duration {
+    failure.retry_after().unwrap_or(Duration::MAX)
 }
 
 /// Returns true if a place limits the rate.

@@ -47,9 +47,15 @@ fn p99(times: &[Duration]) -> Duration {
 /// the longest times, and the number of calls that the service has refused.
 async fn idle_and_beside_a_flood(counted: Counted, reported: Reported) -> (Duration, Duration, usize) {
     let stub = Stub::start();
-    stub.always(Behaviour::Delay(CALL));
     stub.limit_rate(Quota { requests: 3_000.0, tokens: 200_000.0, counted, reported });
     let vecho = Vecho::start(&stub);
+    let (idle, beside) = times_at(&stub, &vecho).await;
+    (idle, beside, stub.quota_record().refused().len())
+}
+
+/// Returns the longest times of queries without a flood and beside one.
+async fn times_at(stub: &Stub, vecho: &Vecho) -> (Duration, Duration) {
+    stub.always(Behaviour::Delay(CALL));
     let url = format!("{}/embeddings", vecho.base_url());
     let idle = queries(&url, "idle", 20).await;
     let bulk_url = url.clone();
@@ -63,7 +69,7 @@ async fn idle_and_beside_a_flood(counted: Counted, reported: Reported) -> (Durat
     let beside = queries(&url, "beside", 100).await;
     assert!(!flood.is_finished(), "the flood must last as long as the queries");
     flood.abort();
-    (p99(&idle), p99(&beside), stub.quota_record().refused().len())
+    (p99(&idle), p99(&beside))
 }
 
 const BUCKET: Counted = Counted::Bucket { capacity: 1.0 };
@@ -80,6 +86,15 @@ async fn queries_beside_a_bulk_flood_take_at_most_one_call_longer() {
     for counted in [BUCKET, MINUTE] {
         queries_hardly_wait(counted, Reported::OpenAi).await;
     }
+}
+
+/// Calls that share a large call may not use up more than the limit permits at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn queries_beside_a_bulk_flood_inside_a_configured_limit_take_at_most_one_call_longer() {
+    let stub = Stub::start();
+    let vecho = Vecho::start_with(&stub.base_url(), &[("VECHO_PACE_TOKENS_PER_MINUTE", "200000")]);
+    let (idle, beside) = times_at(&stub, &vecho).await;
+    assert!(beside <= idle + CALL, "{beside:?} beside a flood, {idle:?} without");
 }
 
 /// The limit of tokens has room for small calls when it has none for large ones. In a fixed minute, large calls may use

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::ground::text;
 use crate::harness::client::Answer;
-use crate::harness::{Behaviour, Front};
+use crate::harness::{Behaviour, Front, eventually};
 
 /// Returns a request whose call carries no other request's texts, because its vectors have a length of their own.
 fn alone(name: &str, dimensions: usize) -> String {
@@ -52,6 +52,32 @@ async fn requests_behind_a_queue_that_is_too_long_are_refused_in_time() {
     }
     front.falls_to_zero(r#"vecho_pace_waiting{priority="interactive"}"#).await;
     front.falls_to_zero("vecho_upstream_queued_inputs").await;
+}
+
+#[tokio::test]
+async fn requests_that_share_a_call_wait_for_no_turn_of_their_own() {
+    let front = Front::with(&[("pace.concurrent", "1")]).await;
+    front.stub.always(Behaviour::Gate);
+    let mut requests = vec![front.post(text("first")).send_meanwhile()];
+    front.stub.held(1).await;
+    requests.extend((0..12).map(|number| front.post(text(&format!("text {number}"))).send_meanwhile()));
+    let (waiting, queued) = (r#"vecho_pace_waiting{priority="interactive"}"#, "vecho_upstream_queued_inputs");
+    front.reaches(waiting, 12.0).await;
+    // Each call carries more of them.
+    for calls in 2..13 {
+        front.stub.release(1);
+        eventually("the next call", async || front.calls() == calls).await;
+        let are_equal = async || front.metric(waiting).await.to_bits() == front.metric(queued).await.to_bits();
+        eventually("requests that wait for the next call, and no others", are_equal).await;
+        if front.texts_sent().concat().len() == 13 {
+            break;
+        }
+    }
+    front.stub.release(1);
+    assert!(front.calls() < 8, "they share calls");
+    for request in requests {
+        assert_eq!(request.await.expect("the request does not panic").status, 200);
+    }
 }
 
 #[tokio::test]
