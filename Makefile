@@ -14,6 +14,8 @@ run: ## vecho on port 7861 with made-up vectors: no key, no network after the bu
 	@echo "  curl -i http://127.0.0.1:7861/v1/embeddings -H 'content-type: application/json' \\"
 	@echo "    -d '{\"model\":\"text-embedding-3-small\",\"dimensions\":8,\"input\":[\"hello\",\"world\"]}'"
 	@echo
+	@echo "or with Python, after \`pip install openai\`; Ctrl-C ends vecho:"
+	@echo
 	@echo "  OPENAI_BASE_URL=http://127.0.0.1:7861/v1 OPENAI_API_KEY=any python3 -c 'import openai;" \
 		"print(openai.OpenAI().embeddings.create(model=\"text-embedding-3-small\", input=\"hello\").usage)'"
 	@echo

@@ -59,7 +59,9 @@ pub(super) fn ok(body: &impl Serialize) -> AdminResponse {
 /// Reason why the ops port rejected a request.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refusal {
-    #[error("Unknown request URL: {method} {path}. `GET /` lists what there is.")]
+    #[error(
+        "Unknown request URL: {method} {path}. `GET /` lists what there is. This is the ops port; embeddings are served at `listen`."
+    )]
     UnknownRoute { method: String, path: String },
     #[error("Not allowed to {method} on {path}.")]
     WrongMethod { method: String, path: String, allow: &'static str },

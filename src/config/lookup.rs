@@ -40,7 +40,22 @@ fn edits(name: &str, candidate: &str) -> usize {
     let last = |dotted: &str| dotted.rsplit('.').next().map(str::to_owned);
     let misplaced = name.len() > 2 && last(name) == last(candidate);
     // A key in the wrong section is a likely mistake, even if the two names differ much.
-    if misplaced { 1 } else { strsim::damerau_levenshtein(name, candidate) }
+    match (is_part_of(name, candidate), misplaced) {
+        (true, _) => 0,
+        (false, true) => 1,
+        (false, false) => strsim::damerau_levenshtein(name, candidate),
+    }
+}
+
+/// Returns true if both are in one section and one of them is a part of the other, as `upstream.key` is of
+/// `upstream.api_key`.
+fn is_part_of(name: &str, candidate: &str) -> bool {
+    let (Some((section, last)), Some((other_section, other_last))) =
+        (name.rsplit_once('.'), candidate.rsplit_once('.'))
+    else {
+        return false;
+    };
+    section == other_section && last.len() > 2 && (last.contains(other_last) || other_last.contains(last))
 }
 
 #[cfg(test)]
@@ -81,6 +96,8 @@ mod tests {
         let names = || KEYS.iter().map(|key| key.name.to_owned());
         assert_eq!(unknown("upstream.ulr", names()), "unknown; did you mean upstream.url?");
         assert_eq!(unknown("ttl", names()), "unknown; did you mean cache.ttl?");
+        assert_eq!(unknown("upstream.key", names()), "unknown; did you mean upstream.api_key?");
+        assert_eq!(unknown("pace.max_concurrent", names()), "unknown; did you mean pace.concurrent?");
         assert_eq!(unknown("nothing.of.the.kind", names()), "unknown");
     }
 }

@@ -97,6 +97,9 @@ impl Raw {
 
     fn read_named(&mut self, name: &str, value: Value, origin: &Origin) {
         match lookup::find(name) {
+            Some(_) if value.is_table() && name == "targets" => {
+                self.faults.add(name, origin, "must be a list: each target begins with [[targets]]");
+            }
             Some(_) if value.is_table() => self.faults.add(name, origin, "must be a value, not a section"),
             Some(key) => self.set(key, value, origin.clone()),
             None => self.faults.add(name, origin, unknown_key(name, &value)),

@@ -170,7 +170,8 @@ impl Failure {
         let wait_s = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0));
         let wait_s = wait_s.max(1);
         let detail = format!(
-            "its turn inside the rate limit, the upstream's or a set one, would come in {wait_s} s, after its deadline"
+            "its turn inside the rate limit, the upstream's or a set one, would come in {wait_s} s, after its deadline \
+             (limits.request_timeout)"
         );
         Self::new(Class::NotInTime { wait_s }, None, detail)
     }

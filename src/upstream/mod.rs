@@ -75,4 +75,5 @@ pub use piece::{Fetched, Missing, PieceResult, Report, Submission, Waiter};
 pub use redirect::location_for_caller;
 pub use targets::{
     CANARY_TEXTS, PlaceReport, Reference, References, Router, TargetPlace, UnreadReferences, canary_keys,
+    cosine_distance,
 };

@@ -16,7 +16,7 @@ use crate::cli::credential::Credential;
 use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, UpstreamTarget};
 use crate::upstream::upstream_uri;
-use crate::vector::COMPONENT_BYTES;
+use crate::vector::{COMPONENT_BYTES, Vector};
 
 const CHECK: &str = "call";
 /// Timeout of the call. A server may have to load the model first.
@@ -32,18 +32,27 @@ struct AnsweredCall<'a> {
     latency_ms: u128,
 }
 
+/// Result of the call, and the vector that it brought.
+pub(super) struct CalledModel {
+    pub(super) result: CheckResult,
+    pub(super) vector: Option<Vector>,
+}
+
 /// Makes the call, for a model with this name there.
-pub(super) async fn check(config: &Config, surrounding: &Surrounding, model: &str) -> CheckResult {
+pub(super) async fn check(config: &Config, surrounding: &Surrounding, model: &str) -> CalledModel {
     let UpstreamTarget::Http(base) = &config.upstream.target else {
-        return CheckResult::ok(CHECK, "nothing to call: the built-in mock makes the vectors");
+        let result = CheckResult::ok(CHECK, "nothing to call: the built-in mock makes the vectors");
+        return CalledModel { result, vector: None };
     };
     let within = CALL_TIMEOUT.min(config.upstream.call_timeout);
     let called = timeout(within, call(config, base, surrounding, model)).await.unwrap_or_else(|_| {
         let message = format!("no answer within {} s", within.as_secs_f64());
         Err(FailedStep { message, remedy: "call the service directly to see whether it is slow".to_owned() })
     });
+    let vector = called.as_ref().ok().and_then(AnsweredCall::vector);
     let judged = called.and_then(|answered| answered.judge().map(|result| answered.priced(config, result)));
-    judged.unwrap_or_else(|FailedStep { message, remedy }| CheckResult::fault(CHECK, message, remedy))
+    let result = judged.unwrap_or_else(|FailedStep { message, remedy }| CheckResult::fault(CHECK, message, remedy));
+    CalledModel { result, vector }
 }
 
 async fn call<'a>(
@@ -78,6 +87,16 @@ async fn call<'a>(
 }
 
 impl AnsweredCall<'_> {
+    /// Returns the vector, if there is a valid one.
+    fn vector(&self) -> Option<Vector> {
+        let bytes = match &self.body["data"][0]["embedding"] {
+            Value::String(text) => base64_simd::STANDARD.decode_to_vec(text).ok()?,
+            Value::Array(numbers) => numbers.iter().filter_map(Value::as_f64).flat_map(f32_bytes).collect(),
+            _ => return None,
+        };
+        Vector::from_le_bytes(&bytes).ok()
+    }
+
     fn judge(&self) -> Result<CheckResult, FailedStep> {
         if !self.status.is_success() {
             return Err(self.refusal());
@@ -131,6 +150,11 @@ impl AnsweredCall<'_> {
         };
         FailedStep { message: format!("{}: {meaning}: status {status}{code}", self.model), remedy: remedy.to_owned() }
     }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "services compute vectors in f32")]
+fn f32_bytes(number: f64) -> [u8; COMPONENT_BYTES] {
+    (number as f32).to_le_bytes()
 }
 
 /// Returns true if a code is one short word in snake case, so it cannot be a secret in a foreign form.

@@ -4,11 +4,14 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 
+use super::call::{self, CalledModel};
 use super::check::CheckResult;
 use super::options::DoctorOptions;
-use super::{call, upstream};
+use super::upstream;
 use crate::cli::surrounding::Surrounding;
 use crate::config::{Config, TargetConfig, UpstreamConfig, UpstreamTarget};
+use crate::upstream::cosine_distance;
+use crate::vector::Vector;
 
 /// One place, with the configuration as it is for calls to it.
 struct CalledPlace {
@@ -17,6 +20,8 @@ struct CalledPlace {
     config: Config,
     /// Name that the model of the call has there.
     model: String,
+    /// True if it serves the model, and not only another one.
+    serves: bool,
 }
 
 /// Results for all places.
@@ -35,10 +40,17 @@ pub(super) async fn check(config: &Config, surrounding: &Surrounding, options: &
             if options.call { Some(call::check(&place.config, surrounding, &place.model).await) } else { None };
         (reached, called)
     }));
-    let (mut results, mut first) = (Vec::new(), None);
+    let (mut results, mut first, mut compared) = (Vec::new(), None, None);
     for (place, (reached, called)) in places.iter().zip(checked.await) {
         results.push(place.named(reached.result.clone()));
-        results.extend(called.map(|called| place.named(called)));
+        if let Some(CalledModel { result, vector }) = called {
+            results.push(place.named(result));
+            // Vectors of different models say nothing about each other.
+            if let Some(vector) = vector.filter(|_| place.serves) {
+                let (other, reference) = compared.get_or_insert((place, vector.clone()));
+                results.extend(place.compared((&vector, reference), other, config.drift.bound));
+            }
+        }
         first.get_or_insert(reached);
     }
     PlaceResults { results, first: first.expect("there must be a place") }
@@ -47,7 +59,8 @@ pub(super) async fn check(config: &Config, surrounding: &Surrounding, options: &
 impl CalledPlace {
     fn all(config: &Config, options: &DoctorOptions) -> Vec<Self> {
         if config.targets.is_empty() {
-            return vec![Self { name: None, config: config.clone(), model: options.model.clone() }];
+            let (config, model) = (config.clone(), options.model.clone());
+            return vec![Self { name: None, config, model, serves: true }];
         }
         config.targets.iter().map(|target| Self::of(config, target, options)).collect()
     }
@@ -62,7 +75,20 @@ impl CalledPlace {
         // A target that does not serve the model is called for the first one that it serves.
         let served = target.models.get(&options.model).or_else(|| target.models.values().next());
         let model = served.unwrap_or(&options.model).clone();
-        Self { name: Some(Arc::clone(&target.name)), config: Config { upstream, ..config.clone() }, model }
+        let serves = target.models.is_empty() || target.models.contains_key(&options.model);
+        Self { name: Some(Arc::clone(&target.name)), config: Config { upstream, ..config.clone() }, model, serves }
+    }
+
+    /// Returns a fault if the vector of this place differs from that of another one by more than `bound`.
+    fn compared(&self, (vector, reference): (&Vector, &Vector), other: &Self, bound: f64) -> Option<CheckResult> {
+        let distance = cosine_distance(reference, vector);
+        if distance <= bound {
+            return None;
+        }
+        let other = other.name.as_deref().unwrap_or_default();
+        let differs = format!("its vector is not that of target {other} (1 - cosine is {distance:.4})");
+        let remedy = "correct its models: vecho serves no vectors of a target that differ from those of the others";
+        Some(self.named(CheckResult::fault("call", differs, remedy)))
     }
 
     /// Returns a result with the name of the target.

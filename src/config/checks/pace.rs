@@ -27,8 +27,7 @@ pub(super) fn pace(reader: &mut Reader, targets: &[TargetConfig]) -> PaceConfig 
             reader.fault(key, "contradicts pace.mode = \"off\"; remove one of the two");
         }
         if !targets.is_empty() {
-            reader
-                .fault(key, "limits the only upstream, but there are [[targets]]: each of them has limits of its own");
+            reader.fault(key, "limits the only upstream, but there are [[targets]]: set the limits in each of them");
         }
     }
     pace
@@ -55,7 +54,7 @@ mod tests {
         let targets = r#"[{"name":"a","url":"http://h/v1","api_key":"k"}]"#;
         for (pairs, word) in [
             (&[("pace.mode", "off"), ("pace.concurrent", "4")][..], "contradicts pace.mode"),
-            (&[("pace.requests_per_minute", "5"), ("targets", targets)], "limits of its own"),
+            (&[("pace.requests_per_minute", "5"), ("targets", targets)], "set the limits in each"),
             (&[("pace.requests_per_minute", "0")], "0 is not between 1"),
             (&[("pace.mode", "fast")], "pace.mode"),
             (&[("pace.shared", "true")], "needs redis.url"),

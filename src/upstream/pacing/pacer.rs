@@ -306,7 +306,14 @@ impl PaceTurn {
         let now = Instant::now();
         let headers = failure.reply.as_ref().map(|reply| &reply.headers);
         let sent = (self.sent.unwrap_or(now), self.tokens, self.passes);
-        self.pacer.state().refused(sent, is_merged, (headers, failure.retry_after()), now);
+        let mut state = self.pacer.state();
+        state.refused(sent, is_merged, (headers, failure.retry_after()), now);
+        let is_news = state.learns() && state.refusals.is_news(now);
+        drop(state);
+        if is_news {
+            let (model, named_s) = (self.pacer.model(), failure.retry_after().map(|named| named.as_secs_f64()));
+            tracing::info!(model, named_s, "the upstream limits the rate: calls wait for their turn");
+        }
     }
 
     fn correct(&mut self, tokens: usize, now: Instant) {

@@ -20,6 +20,9 @@ const A_MINUTE_AND_MORE: Duration = Duration::from_secs(75);
 const REFUSALS: u32 = 16;
 const LARGE_REFUSALS: u32 = 3;
 
+/// Time after which a further refusal is logged again.
+const TOLD_EVERY: Duration = Duration::from_mins(1);
+
 /// Number and share of refused calls from which on a rate is found out, and from which on it is lowered.
 const BEGUN: (f64, f64) = (4.0, 0.25);
 const LOWERED: (f64, f64) = (2.0, 0.1);
@@ -38,6 +41,8 @@ pub(super) struct Refusals {
     /// Time of the last accepted call, and the tokens of the largest one.
     last_accepted: Option<Instant>,
     largest_accepted: usize,
+    /// Time of the last refusal that was logged.
+    told: Option<Instant>,
 }
 
 /// What an interactive call need not wait for, because it is much smaller than the refused ones.
@@ -71,6 +76,7 @@ impl Refusals {
             probe: None,
             last_accepted: None,
             largest_accepted: 0,
+            told: None,
         }
     }
 
@@ -184,6 +190,15 @@ impl Refusals {
         if is_new && !is_explained && !self.hold.is_repeated() {
             self.find_rate((tokens, passes.any()), now);
         }
+    }
+
+    /// Returns true if a refusal is worth a line in the log.
+    pub(super) fn is_news(&mut self, now: Instant) -> bool {
+        let is_news = self.told.is_none_or(|told| now.saturating_duration_since(told) >= TOLD_EVERY);
+        if is_news {
+            self.told = Some(now);
+        }
+        is_news
     }
 
     /// Begins or lowers the rate that is found out by trial, if the service refuses a large share of the calls.

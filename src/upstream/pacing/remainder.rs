@@ -66,8 +66,8 @@ struct Remainder {
     full_at: Option<Instant>,
     /// True if the last two reports differ. Some services report a value of some seconds ago.
     is_live: bool,
-    /// True if a bucket counts the limit, since the reports rise as a bucket does. It changes if two comparisons in a
-    /// row say so.
+    /// True if a bucket counts the limit, since the reports rise as a bucket does. It changes if a comparison says so
+    /// clearly, or two in a row.
     refills: bool,
     was_refilled: bool,
     /// What a bucket would have refilled lately, and what the reports say of it.
@@ -141,7 +141,8 @@ impl Remainder {
         self.risen += left - self.left;
         if self.expected >= COMPARED * self.most {
             let is_refilled = self.risen >= self.expected / 2.0;
-            if is_refilled == self.was_refilled {
+            let is_clear = self.risen <= self.expected / 10.0;
+            if is_clear || is_refilled == self.was_refilled {
                 self.refills = is_refilled;
             }
             (self.was_refilled, self.expected, self.risen) = (is_refilled, 0.0, 0.0);

@@ -13,5 +13,5 @@ mod verdict;
 
 pub use canary::{CANARY_TEXTS, canary_keys};
 pub use place::TargetPlace;
-pub use reference::{Reference, References, UnreadReferences};
+pub use reference::{Reference, References, UnreadReferences, cosine_distance};
 pub use router::{PlaceReport, Router};

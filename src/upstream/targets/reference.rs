@@ -47,11 +47,12 @@ impl Reference {
             return 2.0;
         }
         let pairs = self.vectors.iter().zip(others);
-        pairs.map(|(one, other)| distance(one, other)).fold(0.0, f64::max)
+        pairs.map(|(one, other)| cosine_distance(one, other)).fold(0.0, f64::max)
     }
 }
 
-fn distance(one: &Vector, other: &Vector) -> f64 {
+/// Returns 1 - cosine of two vectors, or 2 if they cannot be compared.
+pub fn cosine_distance(one: &Vector, other: &Vector) -> f64 {
     let cosine = CosineQuery::new(one).cosine(&Packed::from(other.clone()));
     cosine.map_or(2.0, |cosine| 1.0 - f64::from(cosine))
 }

@@ -12,7 +12,7 @@ pub(super) const OWNERS: &[(&str, &[&str])] = &[
     ("arc_swap", &["config/live.rs"]),
     // rustls has a module of this name.
     ("aws_lc_rs", &["key/process_secret.rs", "process/random.rs", "serve/tls.rs"]),
-    ("base64_simd", &["cli/find_mocks.rs", "config/proxies.rs", "flow/token_claims.rs", "wire/"]),
+    ("base64_simd", &["cli/doctor/call.rs", "cli/find_mocks.rs", "config/proxies.rs", "flow/token_claims.rs", "wire/"]),
     // The guard compares hashes of tokens, because blake3 compares them in constant time.
     ("blake3", &["admin/guard.rs", "config/source.rs", "key/", "cache/at_rest.rs", "cache/disk/checksum.rs"]),
     // The tests compare with it.
