@@ -195,7 +195,8 @@ impl Batcher {
                 continue;
             }
             permit.set_turn(turn);
-            let Some(taken) = self.take(&worker, permit.room()) else { return };
+            let room = permit.room().min(self.router.largest_call(&worker.properties, worker.order()));
+            let Some(taken) = self.take(&worker, room) else { return };
             let Taken { job, another_may_take_rest, must_take_rest } = taken;
             if another_may_take_rest || must_take_rest {
                 worker.tokens = worker.tokens.saturating_sub(job.load().tokens);

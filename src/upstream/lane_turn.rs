@@ -47,7 +47,7 @@ impl Batcher {
     /// Fails what is left of a worker's submission, because its turn would come too late.
     pub(super) fn refuse(&self, worker: &LaneWorker, wait: Duration) {
         let pacer = self.router.pacer(&worker.properties);
-        let largest = pacer.as_ref().map_or(usize::MAX, |pacer| pacer.largest_call(worker.order()));
+        let largest = self.router.largest_call(&worker.properties, worker.order());
         let mut queues = lock(&self.queues);
         let paced_as = worker.properties.paced_as;
         let lanes = queues.values().filter(|queue| queue.properties.paced_as == paced_as);
@@ -59,7 +59,12 @@ impl Batcher {
             queues.remove(&worker.lane);
         }
         drop(queues);
-        let wait = pacer.map_or(wait, |pacer| pacer.time_for_calls(sum(&calls)).min(wait));
+        let tokens = refused.as_ref().map_or(0, |piece| piece.load().tokens);
+        let wait = pacer.map_or(wait, |pacer| {
+            let all = pacer.time_for_calls(sum(&calls)).min(wait);
+            // A request that was cut needs all of its calls.
+            if tokens > largest { all.max(pacer.time_for_calls((1, tokens))) } else { all }
+        });
         self.fail_queued(refused.into_iter().collect(), Failure::not_in_time(wait));
     }
 }

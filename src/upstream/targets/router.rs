@@ -20,7 +20,7 @@ use crate::process::shared_fields::SharedFields;
 use crate::upstream::answered::Answered;
 use crate::upstream::call::Call;
 use crate::upstream::call_executor::CallExecutor;
-use crate::upstream::pacing::Pacer;
+use crate::upstream::pacing::{Pacer, TurnOrder};
 use crate::upstream::permit::CallPermit;
 use crate::upstream::{Failure, LaneProperties, PaceReport};
 
@@ -97,6 +97,19 @@ impl Router {
         match &self.kind {
             RouterKind::Single(executor, _) => executor.pacer(properties),
             RouterKind::Several(_) => None,
+        }
+    }
+
+    /// Returns the tokens of the largest call that the limits of any place admit at once.
+    pub(in crate::upstream) fn largest_call(&self, properties: &LaneProperties, order: TurnOrder) -> usize {
+        let largest =
+            |executor: &CallExecutor| executor.pacer(properties).map_or(usize::MAX, |pacer| pacer.largest_call(order));
+        match &self.kind {
+            RouterKind::Single(executor, _) => largest(executor),
+            RouterKind::Several(several) => {
+                let serving = several.places.iter().filter(|place| place.serves(properties.space.model_name()));
+                serving.map(|place| largest(&place.executor)).max().unwrap_or(usize::MAX)
+            }
         }
     }
 

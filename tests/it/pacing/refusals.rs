@@ -199,3 +199,14 @@ async fn one_refusal_that_names_an_hour_does_not_stop_the_other_calls() {
         assert_eq!(request.await.expect("the request does not panic").status, 200);
     }
 }
+
+#[tokio::test]
+async fn a_request_that_was_cut_is_refused_with_the_time_that_all_of_it_takes() {
+    // A thousand tokens at once, and a hundred a second.
+    let settings = [("pace.tokens_per_minute", "6000"), ("limits.request_timeout", "4s")];
+    let front = Front::with(&settings).await;
+    let texts: Vec<String> = (0..40).map(|number| format!("{number} {}", "word ".repeat(80))).collect();
+    let refused = front.post(json!({"model": "tiny", "input": texts}).to_string()).send().await;
+    assert_eq!((refused.status, refused.error().1), (429, json!("rate_limit_exceeded")));
+    assert!((20..=45).contains(&retry_after(&refused)), "{refused:?}");
+}

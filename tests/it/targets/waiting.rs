@@ -255,3 +255,16 @@ async fn the_concurrent_calls_of_a_target_count_for_all_models_together() {
     assert_ne!(status, 200);
     assert_eq!(embed("other", "third").await, 200);
 }
+
+#[tokio::test]
+async fn a_request_is_cut_to_the_tokens_that_a_target_permits_at_once() {
+    // A sixth of the limit, of which bulk calls leave a fifth: 800 tokens.
+    let group = Group::with(2, |_| json!({"tokens_per_minute": 6_000}), &[]).await;
+    let texts: Vec<String> = (0..40).map(|number| format!("{number} {}", "word ".repeat(24))).collect();
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let answer = group.embed(&texts).await;
+    assert_eq!(answer.vectors(), tiny(&texts));
+    let sizes: Vec<usize> = (0..2).flat_map(|place| group.calls(place)).map(|call| call.texts().len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 40);
+    assert!(sizes.iter().all(|size| *size <= 30), "a text has about thirty tokens: {sizes:?}");
+}
