@@ -61,9 +61,10 @@ impl Batcher {
         drop(queues);
         let tokens = refused.as_ref().map_or(0, |piece| piece.load().tokens);
         let wait = pacer.map_or(wait, |pacer| {
-            let all = pacer.time_for_calls(sum(&calls)).min(wait);
+            let all = pacer.time_for_calls(sum(&calls)).map_or(wait, |time| time.min(wait));
             // A request that was cut needs all of its calls.
-            if tokens > largest { all.max(pacer.time_for_calls((1, tokens))) } else { all }
+            let own = if tokens > largest { pacer.time_for_calls((1, tokens)) } else { None };
+            own.map_or(all, |own| own.max(all))
         });
         self.fail_queued(refused.into_iter().collect(), Failure::not_in_time(wait));
     }

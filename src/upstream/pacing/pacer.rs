@@ -133,11 +133,10 @@ impl Pacer {
     }
 
     /// Returns the time until calls with this many tokens each have been made. The number of waiting calls says too much
-    /// if their inputs will share a call.
-    pub(in crate::upstream) fn time_for_calls(&self, (calls, tokens): (usize, usize)) -> Duration {
+    /// if their inputs will share a call. A turn that depends on other calls has no known time.
+    pub(in crate::upstream) fn time_for_calls(&self, (calls, tokens): (usize, usize)) -> Option<Duration> {
         let time = self.state().time_for_calls(calls, tokens, Instant::now());
-        // A turn that depends on other calls has no known time.
-        if time.is_zero() { Duration::MAX } else { time }
+        Some(time).filter(|time| !time.is_zero())
     }
 
     /// Returns true if [`try_turn`](Self::try_turn) would return a turn now.

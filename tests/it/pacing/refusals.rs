@@ -210,3 +210,19 @@ async fn a_request_that_was_cut_is_refused_with_the_time_that_all_of_it_takes() 
     assert_eq!((refused.status, refused.error().1), (429, json!("rate_limit_exceeded")));
     assert!((20..=45).contains(&retry_after(&refused)), "{refused:?}");
 }
+
+#[tokio::test]
+async fn a_request_that_waits_for_other_calls_is_refused_with_a_time_that_is_possible() {
+    // The limit of tokens has room for all of it, but another call is in flight.
+    let settings = [("pace.tokens_per_minute", "60000"), ("pace.concurrent", "1"), ("limits.request_timeout", "3s")];
+    let front = Front::with(&settings).await;
+    front.stub.always(Behaviour::Gate);
+    let first = front.post(text("first")).send_meanwhile();
+    front.stub.held(1).await;
+    // Bulk calls have at most 8,000 tokens; these texts have about 9,000.
+    let texts: Vec<String> = (0..68).map(|number| format!("{number} {}", "word ".repeat(75))).collect();
+    let refused = front.post(json!({"model": "tiny", "input": texts}).to_string()).send().await;
+    assert_eq!((refused.status, refused.error().1), (429, json!("rate_limit_exceeded")));
+    assert!((1..=60).contains(&retry_after(&refused)), "{refused:?}");
+    first.abort();
+}
